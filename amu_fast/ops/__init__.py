@@ -1,0 +1,1 @@
+"""Operators: schemas, references, gradients; compiled kernels come in through `amu_fast.backends`."""

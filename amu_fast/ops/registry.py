@@ -1,0 +1,190 @@
+"""One way to define an operator: schema, reference, fake, gradient and batching rule, in the order that works.
+
+    Library.define -> reference as CompositeExplicitAutograd -> register_fake -> register_autograd -> load _C
+
+The reference is registered as `CompositeExplicitAutograd`, so a compiled kernel for one device wins over it whatever
+the order of loading. Every operator has a gradient; one without would give wrong gradients in silence. To add one:
+
+1. add its schema to `amu_fast/ops/schemas.py`;
+2. write the reference, the fake and the gradient in `amu_fast/ops/<family>.py` and pass them to `define`;
+3. import that module in `amu_fast/ops/__init__.py`.
+
+A compiled kernel is a fourth, optional place: `STABLE_TORCH_LIBRARY_IMPL` in `csrc/`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from amu_fast.errors import BackendError
+from amu_fast.ops.schemas import NAMESPACE, SCHEMAS
+
+Args = tuple[Any, ...]
+Grads = tuple[Any, ...]
+
+_LIBRARY = torch.library.Library(NAMESPACE, "DEF")
+
+
+@dataclass(frozen=True)
+class Operator:
+    """An operator of the dispatcher with its differentiable front.
+
+    Attributes:
+        bare: the dispatcher's own callable, without checks; solver loops call it.
+        front: `torch.autograd.Function` over it: works under `torch.func`, raises in forward mode.
+        reference: the PyTorch reference; stays callable, so a test compares both in one process.
+    """
+
+    bare: Callable[..., Any]
+    front: type[torch.autograd.Function]
+    reference: Callable[..., Any]
+
+    def __call__(self, *args: Any) -> Any:
+        """Call the operator with positional arguments in the schema's order.
+
+        The compiler differentiates the bare operator itself, by its registered gradient, and sees one node.
+        """
+        if torch.compiler.is_compiling():
+            return self.bare(*args)
+        return self.front.apply(*args)
+
+
+def define(
+    name: str,
+    *,
+    reference: Callable[..., Any],
+    fake: Callable[..., Any],
+    gradient: Callable[[Args, Args, Grads, tuple[bool, ...]], Grads],
+    vmap: Callable[..., Any] | None = None,
+    saved_outputs: Sequence[int] = (),
+    non_differentiable: Sequence[int] = (),
+) -> Operator:
+    """Define `amu_fast::<name>` and return it.
+
+    Args:
+        name: a key of `SCHEMAS`.
+        reference: `reference(*args)`, plain PyTorch; runs without autograd and outside autocast.
+        fake: `fake(*args)`, empty outputs of the right shape, dtype and device.
+        gradient: `gradient(inputs, saved, cotangents, needs)`, a pure function outside autocast. `inputs` are all
+            arguments, `saved` the outputs named by `saved_outputs`, in that order; `cotangents` has one entry per
+            output, None where nothing arrived (strides are arbitrary, zero included); `needs` has one flag per
+            argument. Returns one entry per argument, None where `needs` is False. It is differentiable itself only in
+            the sense that a second differentiation raises.
+        vmap: `vmap(info, in_dims, *args) -> (outputs, out_dims)` as for `torch.library.register_vmap`; None: no
+            `torch.func.vmap` over this operator except a slow loop.
+        saved_outputs: indices of outputs that `gradient` reads.
+        non_differentiable: indices of floating-point outputs without gradient (integer ones need no mention).
+
+    Returns:
+        The operator. Call it; or its `.bare` in solver loops.
+
+    Raises:
+        BackendError: `name` has no schema.
+    """
+    if name not in SCHEMAS:
+        raise BackendError(f"operator {name!r} has no schema; add it to amu_fast/ops/schemas.py ({list(SCHEMAS)})")
+    rule = _Rule(name, gradient, tuple(saved_outputs), tuple(non_differentiable))
+    qualified = f"{NAMESPACE}::{name}"
+    reference = without_autocast(reference)
+    _LIBRARY.define(name + SCHEMAS[name], tags=(torch.Tag.pt2_compliant_tag,))
+    _LIBRARY.impl(name, reference, "CompositeExplicitAutograd")
+    torch.library.register_fake(qualified, fake, lib=_LIBRARY)
+    torch.library.register_autograd(qualified, rule.backward, setup_context=rule.setup_context, lib=_LIBRARY)
+    if vmap is not None:
+        torch.library.register_vmap(qualified, vmap, lib=_LIBRARY)
+    bare = getattr(getattr(torch.ops, NAMESPACE), name).default
+    return Operator(bare, _front(name, bare, rule), reference)
+
+
+def without_autocast(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Run `function` with autocast off on the device of its first tensor: precision is stated, never inherited."""
+
+    @functools.wraps(function)
+    def wrapper(*args: Any) -> Any:
+        device = next(a for a in args if isinstance(a, Tensor)).device.type
+        if not torch.is_autocast_enabled(device):
+            return function(*args)
+        with torch.autocast(device, enabled=False):
+            return function(*args)
+
+    return wrapper
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """What autograd needs to know about one operator; shared by the bare operator and its front."""
+
+    name: str
+    gradient: Callable[[Args, Args, Grads, tuple[bool, ...]], Grads]
+    saved_outputs: tuple[int, ...]
+    non_differentiable: tuple[int, ...]
+
+    def setup_context(self, ctx: Any, inputs: Args, output: Any) -> None:
+        """Save every tensor argument and the outputs that the gradient reads."""
+        outputs = output if isinstance(output, tuple) else (output,)
+        ctx.constants = tuple(None if isinstance(a, Tensor) else a for a in inputs)
+        ctx.tensor_at = tuple(isinstance(a, Tensor) for a in inputs)
+        tensors = [a for a in inputs if isinstance(a, Tensor)]
+        ctx.save_for_backward(*tensors, *(outputs[i] for i in self.saved_outputs))
+        ctx.mark_non_differentiable(*(outputs[i] for i in self.non_differentiable))
+        ctx.set_materialize_grads(False)
+
+    def backward(self, ctx: Any, *cotangents: Tensor | None) -> Grads:
+        """Gradients of all arguments; a second differentiation through them raises."""
+        needs = tuple(ctx.needs_input_grad)
+        if all(g is None for g in cotangents) or not any(needs):
+            return (None,) * len(needs)
+        wanted = iter(
+            _Gradient.apply(
+                self, ctx.constants, ctx.tensor_at, needs, len(cotangents), *cotangents, *ctx.saved_tensors
+            )
+        )
+        return tuple(next(wanted) if need else None for need in needs)
+
+
+class _Gradient(torch.autograd.Function):
+    """The gradient as a node of its own, tied to all its inputs, so that differentiating it again cannot pass unseen.
+
+    `once_differentiable` alone looks only at the cotangent: with a constant one the second-order term would vanish.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        rule: _Rule, constants: Args, tensor_at: tuple[bool, ...], needs: tuple[bool, ...], count: int, *tensors: Any
+    ) -> tuple[Tensor, ...]:
+        cotangents, rest = tensors[:count], iter(tensors[count:])
+        inputs = tuple(next(rest) if is_tensor else c for is_tensor, c in zip(tensor_at, constants, strict=True))
+        saved = tuple(rest)
+        run = without_autocast(lambda *_: rule.gradient(inputs, saved, cotangents, needs))
+        grads = run(*inputs)
+        return tuple(g for g, need in zip(grads, needs, strict=True) if need)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Args, output: Any) -> None:
+        ctx.name = inputs[0].name
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        raise BackendError(
+            f"amu_fast::{ctx.name} is differentiable once, and a second differentiation was asked for; "
+            "detach its gradient, or use its reference with create_graph=True"
+        )
+
+
+def _front(name: str, bare: Callable[..., Any], rule: _Rule) -> type[torch.autograd.Function]:
+    """Build the `autograd.Function` of an operator: setup_context, no jvp, batching by the bare operator's rule."""
+    methods = {
+        "forward": staticmethod(lambda *args: bare(*args)),
+        "setup_context": staticmethod(rule.setup_context),
+        "backward": staticmethod(rule.backward),
+        "generate_vmap_rule": True,
+    }
+    return type(name, (torch.autograd.Function,), methods)

@@ -1,0 +1,39 @@
+"""Schemas of every operator, in one place: C++ and Python agree on them or the extension refuses to load.
+
+The boxed calling convention checks only the number of arguments, so a changed schema under an old binary would read
+the wrong types. The fingerprint of this table is therefore compiled into the extension as the name of an operator
+(`amu_fast::schemas_<fingerprint>`), and `amu_fast.backends` looks for it after loading.
+
+This module imports nothing but the standard library: `setup.py` runs it without installing the package.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from types import MappingProxyType
+
+NAMESPACE = "amu_fast"
+
+#: Operator name -> its arguments and results in the dispatcher's schema language.
+SCHEMAS: Mapping[str, str] = MappingProxyType(
+    {
+        "glm_hvp": "(Tensor x, Tensor c, Tensor v, float l2, bool intercept) -> Tensor",
+    }
+)
+
+
+def fingerprint(schemas: Mapping[str, str] = SCHEMAS) -> str:
+    """Return the name of the marker operator: `schemas_` and 16 hexadecimal digits of the table's SHA-256.
+
+    Args:
+        schemas: operator name -> schema; the order of the entries does not matter.
+
+    Returns:
+        A valid operator name.
+
+    >>> fingerprint({"f": "() -> ()"})
+    'schemas_418b31963162cd44'
+    """
+    text = "\n".join(f"{name}{schema}" for name, schema in sorted(schemas.items()))
+    return f"schemas_{hashlib.sha256(text.encode()).hexdigest()[:16]}"

@@ -19,6 +19,12 @@ NAMESPACE = "amu_fast"
 SCHEMAS: Mapping[str, str] = MappingProxyType(
     {
         "glm_hvp": "(Tensor x, Tensor c, Tensor v, float l2, bool intercept) -> Tensor",
+        "auditor_step": (
+            "(Tensor scores, Tensor labels, Tensor groups, Tensor train_masks, Tensor held_out_masks, "
+            "Tensor normaliser, int num_groups, int loss, float l2, float width, int payoff, bool standardize, "
+            "float rtol, int max_steps, int parts) -> (Tensor per_problem, Tensor row_gradients, Tensor params, "
+            "Tensor status, Tensor measures, Tensor counts)"
+        ),
     }
 )
 

@@ -25,7 +25,6 @@ if MODE not in ("auto", "1", "0"):
 
 # The oldest LibTorch whose stable ABI the extension uses: 2.10. The binary runs on every later one.
 TORCH_TARGET = "0x020a000000000000"
-MACROS = [("TORCH_TARGET_VERSION", TORCH_TARGET), ("Py_LIMITED_API", "0x030a0000")]
 FLAGS = ["-O3", "-g0", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-unused-parameter"]
 
 
@@ -89,7 +88,7 @@ def extension():
         "amu_fast._C",
         sorted(str(p.relative_to(ROOT)) for p in (ROOT / "csrc").rglob("*.cpp")),
         include_dirs=[str(ROOT / "csrc")],
-        define_macros=[*MACROS, ("AMU_FAST_SCHEMAS", MARKER)],
+        define_macros=[("TORCH_TARGET_VERSION", TORCH_TARGET), ("AMU_FAST_SCHEMAS", MARKER)],
         extra_compile_args=FLAGS if os.name == "posix" else [],
         depends=["amu_fast/ops/schemas.py", *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "csrc").rglob("*.h"))],
         py_limited_api=True,

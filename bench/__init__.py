@@ -1,0 +1,1 @@
+"""Benchmarks: cases as data, peers, limits, one runner."""

@@ -1,0 +1,32 @@
+"""Linear solvers for batches of symmetric systems, by products only; every result carries its true residual."""
+
+from amu_fast.linalg.cg import ConjugateGradient
+from amu_fast.linalg.cholesky import Cholesky, CholeskyFactor
+from amu_fast.linalg.neumann import Neumann, largest_eigenvalue
+from amu_fast.linalg.operators import DampedOperator, GlmHessian, LinearOperator, MatrixOperator
+from amu_fast.linalg.preconditioners import JacobiPreconditioner, NystromPreconditioner
+from amu_fast.linalg.refinement import Refinement
+from amu_fast.linalg.solution import LinearSolver, Solution
+from amu_fast.linalg.structure import cast, diagonal, to_dense
+from amu_fast.linalg.system import true_residual
+
+__all__ = [
+    "Cholesky",
+    "CholeskyFactor",
+    "ConjugateGradient",
+    "DampedOperator",
+    "GlmHessian",
+    "JacobiPreconditioner",
+    "LinearOperator",
+    "LinearSolver",
+    "MatrixOperator",
+    "Neumann",
+    "NystromPreconditioner",
+    "Refinement",
+    "Solution",
+    "cast",
+    "diagonal",
+    "largest_eigenvalue",
+    "to_dense",
+    "true_residual",
+]

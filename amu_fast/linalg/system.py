@@ -1,0 +1,168 @@
+"""One linear system, checked, scaled and judged: what all solvers share.
+
+    scale = the power of two below max|v|        b = v / scale        target = max(rtol ||b||, atol / scale)
+
+Solvers iterate on H y = b with u = scale * y. A power of two makes both scalings exact, so right-hand sides of 1e-30
+and 1e+30 take the same steps to the same digits, and no denominator needs a "+ eps". Inner products and norms are
+taken in float64 whatever the dtype of the vectors. The residual that decides is (v - H u)/scale with the *returned* u.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from amu_fast.errors import DataError
+from amu_fast.linalg.operators import LinearOperator
+from amu_fast.linalg.solution import Solution
+from amu_fast.status import Status
+
+WITHOUT_VALUE = (Status.INDEFINITE, Status.NONFINITE, Status.DIVERGED)
+
+
+@contextmanager
+def plain_arithmetic(device: torch.device) -> Iterator[None]:
+    """No autograd graph and no autocast: a product in bf16 would be another operator."""
+    with torch.no_grad(), torch.autocast(device.type, enabled=False):
+        yield
+
+
+def dot(a: Tensor, b: Tensor) -> Tensor:
+    """<a, b> over the last dimension, products and sum in float64."""
+    return (a.double() * b.double()).sum(-1)
+
+
+def norm(a: Tensor) -> Tensor:
+    """||a|| over the last dimension in float64; scaled by max|a| first, so it neither over- nor underflows."""
+    top = a.double().abs().amax(-1)
+    unit = torch.where(top.isfinite() & (top > 0), top, 1.0)
+    return unit * (a.double() / unit[..., None]).square().sum(-1).sqrt()
+
+
+def power_of_two(a: Tensor) -> Tensor:
+    """2^floor(log2 |a|) elementwise in a's dtype; 1 where a is 0, NaN or infinite."""
+    usable = torch.where(a.isfinite() & (a != 0), a.abs(), 1.0)
+    mantissa, _ = torch.frexp(usable)
+    # usable = mantissa * 2^e with mantissa in [1/2, 1), so this quotient is exactly 2^(e-1).
+    return usable / (2.0 * mantissa)
+
+
+def sync_interval(device: torch.device, check_every: int) -> int:
+    """Steps between two questions to the device whether anything is left to do: 1 on the CPU, where asking is free."""
+    return 1 if device.type == "cpu" else check_every
+
+
+def true_residual(operator: LinearOperator, rhs: Tensor, value: Tensor) -> Tensor:
+    """v - H u by one product, `(*k, *b, p)`; pass an undamped operator for the undamped residual."""
+    return rhs - operator.matvec(value)
+
+
+@dataclass(frozen=True, eq=False)
+class LinearSystem:
+    """H u = v with its scaling; `start` is the scaled first iterate.
+
+    Args:
+        operator: shape `(*b, p, p)`.
+        rhs: v, `(*k, *b, p)`.
+        scale: `(*k, *b, 1)`, powers of two.
+        b: v / scale.
+        target: `(*k, *b)` float64; a problem whose scaled residual norm is <= target is solved.
+        start: the first iterate y_0, `(*k, *b, p)`: initial / scale, or zero.
+        start_residual: b - H y_0.
+    """
+
+    operator: LinearOperator
+    rhs: Tensor
+    scale: Tensor
+    b: Tensor
+    target: Tensor
+    start: Tensor
+    start_residual: Tensor
+
+    @classmethod
+    def build(
+        cls, operator: LinearOperator, rhs: Tensor, initial: Tensor | None, rtol: float, atol: float
+    ) -> LinearSystem:
+        """Check arguments and scale; a zero right-hand side starts at zero, so it is solved in 0 steps."""
+        check(operator, rhs, "rhs")
+        scale = power_of_two(rhs.abs().amax(-1, keepdim=True))
+        b = rhs / scale
+        target = torch.clamp(rtol * norm(b), min=atol / scale[..., 0].double())
+        if initial is None:
+            return cls(operator, rhs, scale, b, target, torch.zeros_like(b), b)
+        check(operator, initial, "initial", rhs.shape)
+        zero = (rhs == 0).all(-1, keepdim=True)
+        residual = torch.where(zero, b, true_residual(operator, rhs, initial) / scale)
+        return cls(operator, rhs, scale, b, target, torch.where(zero, 0.0, initial / scale), residual)
+
+    def residual(self, y: Tensor) -> Tensor:
+        """(v - H u)/scale, u = scale y: the residual of what would be returned."""
+        return true_residual(self.operator, self.rhs, y * self.scale) / self.scale
+
+    def solution(self, y: Tensor, status: Tensor, residual_norms: Tensor, steps: Tensor) -> Solution:
+        """Undo the scaling; problems without an answer become NaN."""
+        lost = torch.zeros_like(status, dtype=torch.bool)
+        for code in WITHOUT_VALUE:
+            lost = lost | (status == code)
+        value = torch.where(lost[..., None], math.nan, y * self.scale)
+        norms = torch.where(lost, math.nan, residual_norms * self.scale[..., 0].double())
+        return Solution(value, status, norms, steps)
+
+
+class Progress:
+    """Where every problem of a batch stands; the base of the solvers' states.
+
+    `open`: no verdict yet; problems without a verdict at the end are MAX_STEPS. A closed problem no longer changes.
+    """
+
+    def __init__(self, system: LinearSystem) -> None:
+        self.system = system
+        self.y, self.r = system.start, system.start_residual
+        self.true_norm = norm(self.r)
+        self.open = torch.ones_like(self.true_norm, dtype=torch.bool)
+        self.status = torch.full_like(self.open, Status.MAX_STEPS, dtype=torch.int8)
+        self.steps = torch.zeros_like(self.open, dtype=torch.int64)
+
+    def close(self, which: Tensor, status: Status) -> None:
+        """The verdict for those of `which` that are still open."""
+        self.status = torch.where(which & self.open, int(status), self.status).to(torch.int8)
+        self.open = self.open & ~which
+
+    def solution(self) -> Solution:
+        """Undo the scaling; problems without an answer become NaN."""
+        return self.system.solution(self.y, self.status, self.true_norm, self.steps)
+
+
+def check(operator: LinearOperator, v: Tensor, name: str, shape: torch.Size | None = None) -> None:
+    """Shape `(*k, *b, p)` (or exactly `shape`), dtype and device of `v` must fit the operator."""
+    expected = operator.shape[:-1] if shape is None else shape
+    fits = v.dim() >= len(expected) and v.shape[v.dim() - len(expected) :] == expected
+    if not fits or (shape is not None and v.shape != shape):
+        raise DataError(
+            f"{name} must have shape {'' if shape else '*k, '}{tuple(expected)}, got {tuple(v.shape)}; "
+            "extra leading dimensions are right-hand sides"
+        )
+    if v.dtype != operator.dtype or v.device != operator.device:
+        raise DataError(
+            f"{name} is {v.dtype} on {v.device}, the operator {operator.dtype} on {operator.device}; "
+            f"convert with {name}.to(operator.device, operator.dtype)"
+        )
+    if v.dtype not in (torch.float32, torch.float64):
+        raise DataError(f"solvers work in float32 or float64, got {v.dtype}; cast the operator and {name} first")
+    if v.shape[-1] == 0:
+        raise DataError(f"{name} has p = 0 unknowns; drop the empty system")
+
+
+def check_options(owner: str, rtol: float, atol: float, **counts: int | None) -> None:
+    """rtol and atol must be finite and >= 0, every count >= 1."""
+    for name, number in (("rtol", rtol), ("atol", atol)):
+        if not (math.isfinite(number) and number >= 0):
+            raise DataError(f"{owner}: {name} must be finite and >= 0, got {number}; 1e-6 is usual for rtol, 0 for atol")
+    for name, count in counts.items():
+        if count is not None and count < 1:
+            raise DataError(f"{owner}: {name} must be >= 1, got {count}")

@@ -107,7 +107,15 @@ class Chunk:
         status = torch.where(bad, Status.NONFINITE, optima.status)
         status = torch.where(skipped, Status.SKIPPED, status).to(torch.int8)
         measures = torch.stack(
-            [accuracy, bounds.params, bounds.adjoint, gradient_bound, optima.gradient_norm, residual.norm(dim=-1)], -1
+            [
+                accuracy,
+                bounds.params,
+                bounds.adjoint,
+                gradient_bound,
+                optima.gradient_norm,
+                residual.norm(dim=-1),
+            ],
+            -1,
         )
         measures = torch.where(bad[:, None], torch.nan, measures)
         measures[..., ACCURACY] = torch.where(skipped, torch.nan, measures[..., ACCURACY])

@@ -115,8 +115,14 @@ def _chunks(sizes: list[int], folds: int, p: int) -> list[tuple[list[int], int, 
 
 
 def _fake(
-    scores: Tensor, labels: Tensor, groups: Tensor, train_masks: Tensor, held: Tensor, normaliser: Tensor,
-    num_groups: int, *settings: Any,
+    scores: Tensor,
+    labels: Tensor,
+    groups: Tensor,
+    train_masks: Tensor,
+    held: Tensor,
+    normaliser: Tensor,
+    num_groups: int,
+    *settings: Any,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     shape, d = (train_masks.shape[0], num_groups), scores.shape[1]
 
@@ -144,12 +150,24 @@ def _gradient(
     return (gradient.to(scores.dtype),) + (None,) * (len(needs) - 1)
 
 
+def _vmap(
+    info: Any, in_dims: tuple[int | None, ...], *args: Any
+) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+    """One step per batch entry: steps share nothing, and more problems a step is what groups are for."""
+    outputs = [
+        auditor_step.bare(*(a if d is None else a.select(d, i) for a, d in zip(args, in_dims, strict=True)))
+        for i in range(info.batch_size)
+    ]
+    return tuple(torch.stack(part) for part in zip(*outputs, strict=True)), (0,) * 6
+
+
 #: The operator `amu_fast::auditor_step`.
 auditor_step = define(
     "auditor_step",
     reference=auditor_step_reference,
     fake=_fake,
     gradient=_gradient,
+    vmap=_vmap,
     saved_outputs=(1,),
     non_differentiable=(1, 2, 4),
 )

@@ -107,7 +107,10 @@ def problem_bounds(problems: Problems, held_out: HeldOut, w: Tensor, u: Tensor) 
 
     d, du, wn, un = (z[:, None] for z in (delta, eps_u, w_norm, u_norm))
     train = t * (
-        slope * du + slope_error * (un + du) + curve * (r * du * (wn + d) + xu * d) + kappa * (xu + r * du) * (wn + d)
+        slope * du
+        + slope_error * (un + du)
+        + curve * (r * du * (wn + d) + xu * d)
+        + kappa * (xu + r * du) * (wn + d)
     )
     held = weight * (payoff_slope * d + payoff_error * (wn + d))
     terms = t * (slope * un + curve * xu * wn) + weight * payoff_slope * wn

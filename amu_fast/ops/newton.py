@@ -155,7 +155,9 @@ def minimise(problems: Problems, rtol: float, max_steps: int) -> Optima:
     status = torch.full((batch,), Status.MAX_STEPS, dtype=torch.int8, device=w.device)
     steps = torch.zeros(batch, dtype=torch.int64, device=w.device)
     for _ in range(max_steps):
-        active = ((norm > tolerance) & torch.isfinite(norm) & (status != Status.STAGNATED)).nonzero().squeeze(-1)
+        active = (
+            ((norm > tolerance) & torch.isfinite(norm) & (status != Status.STAGNATED)).nonzero().squeeze(-1)
+        )
         if active.numel() == 0:
             break
         part = problems if active.numel() == batch else problems.take(active)
@@ -204,7 +206,9 @@ def _line_search(
             break
         low = torch.where(pending & (along < 0), s, low)
         high = torch.where(pending & (along >= 0), s, high)
-        bend = (problems.row_curvature(m_s) * change.square()).sum(-1) + problems.l2 * direction.square().sum(-1)
+        bend = (problems.row_curvature(m_s) * change.square()).sum(-1) + problems.l2 * direction.square().sum(
+            -1
+        )
         trial_s = s - along / bend
         middle = torch.where(torch.isinf(high), 2 * s, (low + high) / 2)
         inside = (trial_s > low) & (trial_s < high) & (trial < _LINE_STEPS // 2)

@@ -39,12 +39,12 @@ def glm_hvp(x: Tensor, c: Tensor, v: Tensor, l2: float, intercept: bool) -> Tens
         DataError: shapes or dtypes do not fit, or l2 < 0.
 
     Accuracy:
-        Error at most twice that of two matrix-vector products in the same precision; bitwise equal for any number of
-        threads on the CPU with the C++ extension.
+        Error at most twice that of two matrix-vector products in the same precision; bitwise equal for any
+        number of threads on the CPU with the C++ extension.
 
     >>> x = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
     >>> glm_hvp(x, torch.tensor([1.0, 0.5]), torch.tensor([1.0, 0.0, 1.0]), 0.1, intercept=True)
-    tensor([8.1000, 12.0000, 4.1000])
+    tensor([ 8.1000, 12.0000,  4.1000])
     """
     _check(x, c, v, l2, intercept)
     return GLM_HVP(x, c, v, l2, intercept)
@@ -52,7 +52,8 @@ def glm_hvp(x: Tensor, c: Tensor, v: Tensor, l2: float, intercept: bool) -> Tens
 
 def _check(x: Tensor, c: Tensor, v: Tensor, l2: float, intercept: bool) -> None:
     if x.ndim < 2 or c.ndim < 1 or v.ndim < 1:
-        raise DataError(f"x, c, v need at least 2, 1, 1 dimensions, got {tuple(x.shape)}, {tuple(c.shape)}, {tuple(v.shape)}")
+        shapes = f"{tuple(x.shape)}, {tuple(c.shape)}, {tuple(v.shape)}"
+        raise DataError(f"x, c, v need at least 2, 1, 1 dimensions, got {shapes}")
     n, d = x.shape[-2:]
     if c.shape[-1] != n:
         raise DataError(f"c needs one entry per row of x, got c {tuple(c.shape)} and x {tuple(x.shape)}")

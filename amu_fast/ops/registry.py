@@ -1,9 +1,10 @@
-"""One way to define an operator: schema, reference, fake, gradient and batching rule, in the order that works.
+"""The one way to define an operator: schema, reference, fake, gradient, batching rule, in an order that works.
 
     Library.define -> reference as CompositeExplicitAutograd -> register_fake -> register_autograd -> load _C
 
-The reference is registered as `CompositeExplicitAutograd`, so a compiled kernel for one device wins over it whatever
-the order of loading. Every operator has a gradient; one without would give wrong gradients in silence. To add one:
+The reference is registered as `CompositeExplicitAutograd`, so a compiled kernel for one device wins over it
+whatever the order of loading. Every operator has a gradient; one without would give wrong gradients in silence.
+To add one:
 
 1. add its schema to `amu_fast/ops/schemas.py`;
 2. write the reference, the fake and the gradient in `amu_fast/ops/<family>.py` and pass them to `define`;
@@ -71,13 +72,13 @@ def define(
         name: a key of `SCHEMAS`.
         reference: `reference(*args)`, plain PyTorch; runs without autograd and outside autocast.
         fake: `fake(*args)`, empty outputs of the right shape, dtype and device.
-        gradient: `gradient(inputs, saved, cotangents, needs)`, a pure function outside autocast. `inputs` are all
-            arguments, `saved` the outputs named by `saved_outputs`, in that order; `cotangents` has one entry per
-            output, None where nothing arrived (strides are arbitrary, zero included); `needs` has one flag per
-            argument. Returns one entry per argument, None where `needs` is False. It is differentiable itself only in
-            the sense that a second differentiation raises.
-        vmap: `vmap(info, in_dims, *args) -> (outputs, out_dims)` as for `torch.library.register_vmap`; None: no
-            `torch.func.vmap` over this operator except a slow loop.
+        gradient: `gradient(inputs, saved, cotangents, needs)`, a pure function outside autocast. `inputs` are
+            all arguments, `saved` the outputs named by `saved_outputs`, in that order; `cotangents` has one entry
+            per output, None where nothing arrived (strides are arbitrary, zero included); `needs` has one flag
+            per argument. Returns one entry per argument, None where `needs` is False. A second differentiation,
+            through these gradients, raises.
+        vmap: `vmap(info, in_dims, *args) -> (outputs, out_dims)` as for `torch.library.register_vmap`; None:
+            `torch.func.vmap` runs this operator in a slow loop.
         saved_outputs: indices of outputs that `gradient` reads.
         non_differentiable: indices of floating-point outputs without gradient (integer ones need no mention).
 
@@ -88,7 +89,7 @@ def define(
         BackendError: `name` has no schema.
     """
     if name not in SCHEMAS:
-        raise BackendError(f"operator {name!r} has no schema; add it to amu_fast/ops/schemas.py ({list(SCHEMAS)})")
+        raise BackendError(f"operator {name!r} has no schema among {list(SCHEMAS)}; add it to ops/schemas.py")
     rule = _Rule(name, gradient, tuple(saved_outputs), tuple(non_differentiable))
     qualified = f"{NAMESPACE}::{name}"
     reference = without_autocast(reference)
@@ -103,7 +104,7 @@ def define(
 
 
 def without_autocast(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Run `function` with autocast off on the device of its first tensor: precision is stated, never inherited."""
+    """Turn autocast off inside `function`, on its first tensor's device: precision is stated, never inherited."""
 
     @functools.wraps(function)
     def wrapper(*args: Any) -> Any:
@@ -141,27 +142,31 @@ class _Rule:
         if all(g is None for g in cotangents) or not any(needs):
             return (None,) * len(needs)
         wanted = iter(
-            _Gradient.apply(
-                self, ctx.constants, ctx.tensor_at, needs, len(cotangents), *cotangents, *ctx.saved_tensors
-            )
+            _Gradient.apply(self, ctx.constants, ctx.tensor_at, needs, len(cotangents), *cotangents, *ctx.saved_tensors)
         )
         return tuple(next(wanted) if need else None for need in needs)
 
 
 class _Gradient(torch.autograd.Function):
-    """The gradient as a node of its own, tied to all its inputs, so that differentiating it again cannot pass unseen.
+    """The gradient as a node of its own, tied to all its inputs: differentiating it again cannot pass unseen.
 
-    `once_differentiable` alone looks only at the cotangent: with a constant one the second-order term would vanish.
+    `once_differentiable` looks only at the cotangent: with a constant one the second-order term would vanish.
     """
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(  # type: ignore[override]
-        rule: _Rule, constants: Args, tensor_at: tuple[bool, ...], needs: tuple[bool, ...], count: int, *tensors: Any
+    def forward(
+        rule: _Rule,
+        constants: Args,
+        tensor_at: tuple[bool, ...],
+        needs: tuple[bool, ...],
+        count: int,
+        *tensors: Any,
     ) -> tuple[Tensor, ...]:
         cotangents, rest = tensors[:count], iter(tensors[count:])
-        inputs = tuple(next(rest) if is_tensor else c for is_tensor, c in zip(tensor_at, constants, strict=True))
+        slots = zip(tensor_at, constants, strict=True)
+        inputs = tuple(next(rest) if is_tensor else constant for is_tensor, constant in slots)
         saved = tuple(rest)
         run = without_autocast(lambda *_: rule.gradient(inputs, saved, cotangents, needs))
         grads = run(*inputs)
@@ -180,7 +185,7 @@ class _Gradient(torch.autograd.Function):
 
 
 def _front(name: str, bare: Callable[..., Any], rule: _Rule) -> type[torch.autograd.Function]:
-    """Build the `autograd.Function` of an operator: setup_context, no jvp, batching by the bare operator's rule."""
+    """Build the `autograd.Function` of an operator: no jvp, batched by the bare operator's rule."""
     methods = {
         "forward": staticmethod(lambda *args: bare(*args)),
         "setup_context": staticmethod(rule.setup_context),

@@ -1,8 +1,8 @@
 """Schemas of every operator, in one place: C++ and Python agree on them or the extension refuses to load.
 
-The boxed calling convention checks only the number of arguments, so a changed schema under an old binary would read
-the wrong types. The fingerprint of this table is therefore compiled into the extension as the name of an operator
-(`amu_fast::schemas_<fingerprint>`), and `amu_fast.backends` looks for it after loading.
+The boxed calling convention checks only the number of arguments, so a changed schema under an old binary would
+read the wrong types. The fingerprint of this table is therefore compiled into the extension as the name of an
+operator (`amu_fast::schemas_<fingerprint>`), and `amu_fast.backends` looks for it after loading.
 
 This module imports nothing but the standard library: `setup.py` runs it without installing the package.
 """

@@ -1,0 +1,188 @@
+"""glm_hvp: C++ and reference against a float64 oracle (float64 itself against exact sums), and its gradients."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from amu_fast.errors import DataError
+from amu_fast.ops.glm import GLM_HVP, glm_hvp
+
+SIZES = (1, 17, 63, 1000)
+UNIT = {torch.float32: 2.0**-24, torch.float64: 2.0**-53}
+IMPLEMENTATIONS = pytest.mark.parametrize("run", [GLM_HVP.bare, GLM_HVP.reference], ids=["dispatched", "reference"])
+DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])
+INTERCEPT = pytest.mark.parametrize("intercept", [True, False], ids=["intercept", "plain"])
+
+
+def problem(n, d, *, batch=(), dtype=torch.float64, intercept=True, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    x = torch.randn(*batch, n, d, generator=g, dtype=torch.float64).to(dtype)
+    c = torch.rand(*batch, n, generator=g, dtype=torch.float64).to(dtype) / max(n, 1)
+    v = torch.randn(*batch, d + intercept, generator=g, dtype=torch.float64).to(dtype)
+    return x, c, v
+
+
+def oracle(x, c, v, l2, intercept):
+    """y and the sums of its terms' magnitudes, in extended precision (64 bits of mantissa on x86)."""
+    x, c, v = (t.numpy().astype(np.longdouble) for t in (x, c, v))
+    if intercept:
+        x = np.concatenate([x, np.ones((*x.shape[:-1], 1), dtype=np.longdouble)], -1)
+    z, size = np.einsum("...ij,...j->...i", x, v), np.einsum("...ij,...j->...i", abs(x), abs(v))
+    y = np.einsum("...ij,...i->...j", x, c * z) + np.longdouble(l2) * v
+    return y, np.einsum("...ij,...i->...j", abs(x), abs(c) * size) + abs(l2 * v)
+
+
+def assert_accurate(got, x, c, v, l2, intercept):
+    """The tolerance rule: error <= 2 max(the same-precision reference's, p u sum|terms|)."""
+    exact, size = oracle(x, c, v, l2, intercept)
+    error = abs(got.numpy() - exact)
+    reference = abs(GLM_HVP.reference(x, c, v, l2, intercept).numpy() - exact)
+    assert got.shape == exact.shape
+    assert got.dtype == x.dtype
+    assert (error <= 2 * np.maximum(reference, v.shape[-1] * UNIT[x.dtype] * size)).all(), float(error.max())
+
+
+@DTYPES
+@INTERCEPT
+@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize("d", SIZES)
+def test_matches_the_oracle(n, d, dtype, intercept):
+    x, c, v = problem(n, d, dtype=dtype, intercept=intercept)
+    assert_accurate(GLM_HVP.bare(x, c, v, 0.1, intercept), x, c, v, 0.1, intercept)
+
+
+@DTYPES
+@pytest.mark.parametrize("batch", [(0,), (1,), (3,), (2, 3)])
+@pytest.mark.parametrize(("n", "d"), [(17, 63), (63, 1), (1, 17)])
+def test_batches(n, d, batch, dtype):
+    x, c, v = problem(n, d, batch=batch, dtype=dtype)
+    assert_accurate(GLM_HVP.bare(x, c, v, 0.1, True), x, c, v, 0.1, True)
+
+
+@IMPLEMENTATIONS
+@pytest.mark.parametrize(
+    ("x_batch", "c_batch", "v_batch"),
+    [((), (), (4,)), ((3,), (), ()), ((1, 3), (2, 1), (3,)), ((3,), (3,), (5, 3)), ((), (2,), ())],
+)
+def test_batch_dimensions_broadcast(run, x_batch, c_batch, v_batch):
+    x, c, v = problem(17, 5, batch=x_batch)[0], problem(17, 5, batch=c_batch)[1], problem(17, 5, batch=v_batch)[2]
+    batch = torch.broadcast_shapes(x_batch, c_batch, v_batch)
+    full = (x.expand(*batch, 17, 5).clone(), c.expand(*batch, 17).clone(), v.expand(*batch, 6).clone())
+    y = run(x, c, v, 0.1, True)
+    assert y.is_contiguous()
+    torch.testing.assert_close(y, GLM_HVP.reference(*full, 0.1, True), rtol=1e-13, atol=1e-14)
+
+
+@IMPLEMENTATIONS
+@DTYPES
+def test_no_rows_leave_the_damping(run, dtype):
+    x, c, v = problem(0, 5, batch=(3,), dtype=dtype)
+    assert torch.equal(run(x, c, v, 0.5, True), 0.5 * v)
+
+
+@IMPLEMENTATIONS
+def test_no_columns_leave_the_intercept(run):
+    x, c, v = problem(4, 0)
+    torch.testing.assert_close(run(x, c, v, 0.5, True), c.sum() * v + 0.5 * v)
+    assert run(x, c, v[:0], 0.5, False).shape == (0,)
+
+
+LAYOUTS = {
+    "transposed": lambda t: t.mT.contiguous().mT if t.ndim > 1 else t,
+    "every_second": lambda t: t.repeat_interleave(2, -1)[..., ::2],
+    "rows_of_a_wider_matrix": lambda t: torch.cat([t, torch.full_like(t, math.nan)], -1)[..., : t.shape[-1]],
+    "expanded": lambda t: t[:1].expand_as(t),
+    "offset": lambda t: torch.cat([torch.full_like(t[:1], math.nan), t])[1:],
+}
+
+
+@DTYPES
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_any_layout(layout, dtype):
+    x, c, v = (LAYOUTS[layout](t) for t in problem(63, 17, batch=(3,), dtype=dtype))
+    assert_accurate(GLM_HVP.bare(x, c, v, 0.1, True), x, c, v, 0.1, True)
+
+
+@DTYPES
+@pytest.mark.parametrize(("n", "d", "batch"), [(1000, 1000, ()), (5000, 17, (3,)), (3, 70000, ()), (140, 11, (30,))])
+def test_bitwise_equal_for_any_number_of_threads(n, d, batch, dtype):
+    x, c, v = problem(n, d, batch=batch, dtype=dtype)
+    before = torch.get_num_threads()
+    try:
+        results = []
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            results += [GLM_HVP.bare(x, c, v, 0.1, True) for _ in range(2)]
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(results[0], r) for r in results[1:])
+
+
+@DTYPES
+def test_long_sums_do_not_drift(dtype):
+    """Rows are summed in the element's precision within a tile only."""
+    x, c, v = problem(200_000, 3, dtype=dtype)
+    x, c = x.abs(), torch.ones_like(c)
+    exact, _ = oracle(x, c, v.abs(), 0.0, True)
+    got = GLM_HVP.bare(x, c, v.abs(), 0.0, True)
+    assert float((abs(got.numpy() - exact) / exact).max()) <= 16 * UNIT[dtype]
+
+
+@IMPLEMENTATIONS
+@DTYPES
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_nonfinite_values_arrive(run, bad, dtype):
+    x, c, v = problem(70, 40, dtype=dtype)
+    x[69, 39] = bad
+    y = run(x, c, v, 0.1, True)
+    assert not y.isfinite()[39]
+    c[3], x[69, 39] = math.nan, 0
+    assert run(x, c, v, 0.1, True).isnan().all()
+    c[3], v[2] = 0, math.nan
+    assert run(x, c, v, 0.1, True).isnan().all()
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_scales(scale):
+    x, c, v = problem(63, 17)
+    assert_accurate(GLM_HVP.bare(x, c * scale, v, scale, True), x, c * scale, v, scale, True)
+
+
+def test_a_second_right_hand_side_per_row_of_x():
+    """Extra leading dimensions of v are right-hand sides of one x: a Hessian's columns."""
+    x, c, _ = problem(17, 5)
+    hessian = GLM_HVP.bare(x, c, torch.eye(6, dtype=torch.float64), 0.1, True)
+    ones = torch.cat([x, torch.ones(17, 1, dtype=torch.float64)], 1)
+    torch.testing.assert_close(hessian, ones.T @ (c[:, None] * ones) + 0.1 * torch.eye(6, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x, c, v: (x[0], c, v, 0.1, True), "2, 1, 1 dimensions"),
+        (lambda x, c, v: (x, c[1:], v, 0.1, True), "one entry per row"),
+        (lambda x, c, v: (x, c, v, 0.1, False), "one entry per column"),
+        (lambda x, c, v: (x, c.float(), v, 0.1, True), "float32"),
+        (lambda x, c, v: (x.half(), c.half(), v.half(), 0.1, True), "float16"),
+        (lambda x, c, v: (x, c, v, -1.0, True), "-1.0"),
+        (lambda x, c, v: (x, c, v, math.nan, True), "nan"),
+    ],
+)
+def test_bad_arguments_are_named(change, message):
+    with pytest.raises(DataError, match=message):
+        glm_hvp(*change(*problem(5, 3)))
+
+
+@pytest.mark.parametrize("l2", [0.1, 0])
+def test_autocast_does_not_reach_inside(l2):
+    x, c, v = problem(17, 5, dtype=torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = glm_hvp(x, c, v, l2, True)
+        reference = GLM_HVP.reference(x, c, v, l2, True)
+    assert inside.dtype == torch.float32
+    assert torch.equal(inside, glm_hvp(x, c, v, l2, True))
+    assert torch.equal(reference, GLM_HVP.reference(x, c, v, l2, True))

@@ -35,7 +35,7 @@ class Solver(Protocol):
     """Anything of `amu_fast.linalg` that solves H u = v."""
 
     def solve(self, operator: LinearOperator, rhs: Tensor) -> Solution:
-        """u with its status."""
+        """Solve for u, with its status."""
 
 
 def best_response(follower: Follower, *inputs: Tensor, solver: Solver | None = None) -> Solution:
@@ -71,7 +71,7 @@ class _BestResponse(torch.autograd.Function):
     """Forward fits; backward solves the adjoint system."""
 
     @staticmethod
-    def forward(follower: Follower, solver: Solver, *inputs: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # type: ignore[override]
+    def forward(follower: Follower, solver: Solver, *inputs: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         fit = follower.fit(*(z.detach() for z in inputs))
         return fit.value, fit.status, fit.residual_norms, fit.steps
 
@@ -95,7 +95,7 @@ class _Adjoint(torch.autograd.Function):
     """The gradient as a node of its own, so that a second differentiation raises instead of losing a term."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         follower: Follower, solver: Solver, cotangent: Tensor, params: Tensor, *inputs: Tensor
     ) -> tuple[Tensor | None, ...]:
         data = [z.detach() for z in inputs]

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
 from amu_fast.audit import folds as fold_plans
-from amu_fast.audit.bank import MemoryBank
 from amu_fast.audit.scores import ModelOutputs, log_likelihood
 from amu_fast.audit.step import HingePayoff, LogisticPayoff, Parts, Payoff, auditor_step
 from amu_fast.errors import DataError
 from amu_fast.followers import LinearFollower, SquaredHinge
 from amu_fast.status import Status
+
+if TYPE_CHECKING:
+    from amu_fast.audit.bank import MemoryBank
 
 Pair = tuple[Tensor, Tensor]
 
@@ -34,8 +36,8 @@ class Auditor:
         standardize: Standardise each problem by its training rows; l2 means nothing without a scale.
         min_rows_per_side: Groups with fewer rows on a side after balancing are pooled into one group; at 13 rows a side
             the payoff of a per-class attack is noise and harms the model (docs/game.md, section 8).
-        on_degenerate: What to do with a problem that has fewer than 2 rows in a membership cell: "skip" (status SKIPPED,
-            payoff and gradient 0) or "raise" (which waits for the device).
+        on_degenerate: What to do with a problem that has fewer than 2 rows in a membership cell: "skip" (status
+            SKIPPED, payoff and gradient 0) or "raise" (which waits for the device).
         seed: With `step`, fixes subsampling and folds.
 
     Raises:
@@ -67,9 +69,7 @@ class Auditor:
         if self.on_degenerate not in ("skip", "raise"):
             raise DataError(f"on_degenerate must be 'skip' or 'raise', got {self.on_degenerate!r}")
         if self.min_rows_per_side < 2:
-            raise DataError(
-                f"min_rows_per_side must be >= 2, got {self.min_rows_per_side}; 30 is the default"
-            )
+            raise DataError(f"min_rows_per_side must be >= 2, got {self.min_rows_per_side}; 30 is the default")
 
     def payoff(
         self,
@@ -105,9 +105,7 @@ class Auditor:
         """
         _check_sides(member_scores, nonmember_scores, groups, clusters)
         if self.groups == "class" and groups is None:
-            raise DataError(
-                "groups must be (member classes, non-member classes) for groups='class', got None"
-            )
+            raise DataError("groups must be (member classes, non-member classes) for groups='class', got None")
         held = nonmember_scores.detach() if self.hold_nonmembers else nonmember_scores
         sides = _Sides.collect(member_scores, held, groups, clusters, bank)
         ids, num_groups = self._group_ids(sides)
@@ -221,6 +219,4 @@ def _raise_degenerate(status: Tensor, present: Tensor) -> None:
     skipped = ((status == Status.SKIPPED).cpu() & present).nonzero()
     if skipped.numel():
         fold, group = skipped[0].tolist()
-        raise DataError(
-            f"{len(skipped)} problem(s) SKIPPED, first fold {fold}, group {group}. {Status.SKIPPED.advice}"
-        )
+        raise DataError(f"{len(skipped)} problem(s) SKIPPED, first fold {fold}, group {group}. {Status.SKIPPED.advice}")

@@ -46,9 +46,7 @@ class MemoryBank:
         group_pair = groups or (None, None)
         cluster_pair = clusters or (None, None)
         self.members = self.members.append(member_scores, group_pair[0], cluster_pair[0], self.capacity)
-        self.nonmembers = self.nonmembers.append(
-            nonmember_scores, group_pair[1], cluster_pair[1], self.capacity
-        )
+        self.nonmembers = self.nonmembers.append(nonmember_scores, group_pair[1], cluster_pair[1], self.capacity)
 
     def state_dict(self) -> dict[str, Any]:
         """Plain tensors and numbers."""
@@ -65,9 +63,7 @@ class MemoryBank:
             DataError: The capacities differ.
         """
         if state["capacity"] != self.capacity:
-            raise DataError(
-                f"capacity must be {self.capacity} as in this bank, got a state with {state['capacity']}"
-            )
+            raise DataError(f"capacity must be {self.capacity} as in this bank, got a state with {state['capacity']}")
         self.members, self.nonmembers = _Side(*state["members"]), _Side(*state["nonmembers"])
 
 
@@ -96,9 +92,7 @@ class _Side:
         if self.scores.numel() == 0:
             old = (scores[:0], none[:0], none[:0])
         elif self.scores.shape[1] != scores.shape[1]:
-            raise DataError(
-                f"scores must have {self.scores.shape[1]} columns as in the bank, got {scores.shape[1]}"
-            )
+            raise DataError(f"scores must have {self.scores.shape[1]} columns as in the bank, got {scores.shape[1]}")
         else:
             old = self.tensors()
         return _Side(*(torch.cat([a, b.clone()])[-capacity:] for a, b in zip(old, new, strict=True)))

@@ -65,7 +65,7 @@ class ChanceCap:
 
     @property
     def standard_error(self) -> float:
-        """s sqrt((1 - decay) / (1 + decay)), with the exact factor for a young average; NaN before the first step."""
+        """Deviation times sqrt((1 - decay) / (1 + decay)), exact for a young average; NaN before the first step."""
         if not self.count:
             return math.nan
         share = 1 - self.decay**self.count

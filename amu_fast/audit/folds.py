@@ -102,9 +102,7 @@ def _balance(labels: Tensor, groups: Tensor, bank: Tensor, generator: torch.Gene
     return torch.where(keep, groups, -1)
 
 
-def _permute(
-    labels: Tensor, groups: Tensor, units: Tensor, bank: Tensor, generator: torch.Generator
-) -> Tensor:
+def _permute(labels: Tensor, groups: Tensor, units: Tensor, bank: Tensor, generator: torch.Generator) -> Tensor:
     """Labels permuted among the units of each group; bank and other rows apart."""
     present = groups >= 0
     first_row, unit = _first_rows(units[present])

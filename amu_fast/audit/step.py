@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
 from amu_fast.errors import DataError
-from amu_fast.followers import LinearFollower
 from amu_fast.ops import auditor_chunk as columns
 from amu_fast.ops import auditor_step as operator
 from amu_fast.ops import losses
+
+if TYPE_CHECKING:
+    from amu_fast.followers import LinearFollower
 
 Parts = Literal["full", "direct", "implicit"]
 _PARTS = {"full": columns.FULL, "direct": columns.DIRECT, "implicit": columns.IMPLICIT}
@@ -100,8 +102,8 @@ def auditor_step(
 ) -> Payoff:
     """Fit every (group, fold) attack and judge it on its held-out rows.
 
-    Deterministic; runs outside autocast; works under `torch.compile(fullgraph=True)` when `num_groups` is given. In eager
-    mode it checks values on the host once per call.
+    Deterministic; runs outside autocast; works under `torch.compile(fullgraph=True)` when `num_groups` is given. In
+    eager mode it checks values on the host once per call.
 
     Args:
         scores: (N, d) floating; the gradient flows here.
@@ -192,9 +194,7 @@ def _check_shapes(
     n = scores.shape[0]
     for name, tensor in (("labels", labels), ("groups", groups)):
         if tensor.shape != (n,):
-            raise DataError(
-                f"{name} must be ({n},) for scores {tuple(scores.shape)}, got {tuple(tensor.shape)}"
-            )
+            raise DataError(f"{name} must be ({n},) for scores {tuple(scores.shape)}, got {tuple(tensor.shape)}")
     if groups.dtype != torch.int64:
         raise DataError(f"groups must be int64, got {groups.dtype}; use groups.long()")
     if labels.dtype == torch.bool:
@@ -222,15 +222,11 @@ def _check_shapes(
         raise DataError(f"parts must be one of {list(_PARTS)}, got {parts!r}")
 
 
-def _check_values(
-    labels: Tensor, groups: Tensor, train: Tensor, held: Tensor, num_groups: int | None
-) -> None:
+def _check_values(labels: Tensor, groups: Tensor, train: Tensor, held: Tensor, num_groups: int | None) -> None:
     """Waits for the device once."""
     limit = torch.iinfo(torch.int64).max if num_groups is None else num_groups
     both = train & held & (groups >= 0)
-    faults = torch.stack(
-        [(labels.abs() != 1).any(), (groups < -1).any(), (groups >= limit).any(), both.any()]
-    )
+    faults = torch.stack([(labels.abs() != 1).any(), (groups < -1).any(), (groups >= limit).any(), both.any()])
     if not bool(faults.any()):
         return
     bad_label, bad_group, too_large, in_both = faults.tolist()

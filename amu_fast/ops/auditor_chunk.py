@@ -13,7 +13,7 @@ from torch import Tensor
 from amu_fast.ops import losses
 from amu_fast.ops.bounds import HeldOut, problem_bounds
 from amu_fast.ops.moments import Moments
-from amu_fast.ops.newton import Factor, Problems, minimise, times
+from amu_fast.ops.newton import Factor, Optima, Problems, minimise, times
 from amu_fast.status import Status
 
 FULL, DIRECT, IMPLICIT = 0, 1, 2
@@ -45,6 +45,20 @@ class Solved:
     measures: Tensor
     counts: Tensor
 
+    def finish(self, bad: Tensor, skipped: Tensor, used: Tensor, accuracy: Tensor, shape: tuple[int, int]) -> Solved:
+        """NaN in `bad` problems and zeros in `skipped` ones (P,), with P reshaped to (K, groups)."""
+        status = torch.where(bad, Status.NONFINITE, self.status)
+        measures = torch.where(skipped[:, None], 0, torch.where(bad[:, None], torch.nan, self.measures))
+        measures[:, ACCURACY] = torch.where(bad | skipped, torch.nan, accuracy)
+        return Solved(
+            payoff=torch.where(bad, torch.nan, self.payoff).unflatten(0, shape),
+            rows=torch.where((bad[:, None] & used).unsqueeze(-1), torch.nan, self.rows).unflatten(0, shape),
+            params=torch.where(bad[:, None], torch.nan, self.params).unflatten(0, shape),
+            status=torch.where(skipped, Status.SKIPPED, status).to(torch.int8).unflatten(0, shape),
+            measures=measures.unflatten(0, shape),
+            counts=self.counts.unflatten(0, shape),
+        )
+
 
 @dataclass(frozen=True)
 class Chunk:
@@ -60,76 +74,39 @@ class Chunk:
         cls, scores: Tensor, labels: Tensor, train: Tensor, held: Tensor, rows: Tensor, present: Tensor
     ) -> Chunk:
         """Copy each row once; folds are masks."""
-        return cls(
-            scores[rows].double(), labels[rows].double(), train[:, rows] & present, held[:, rows] & present
-        )
+        return cls(scores[rows].double(), labels[rows].double(), train[:, rows] & present, held[:, rows] & present)
 
     def solve(self, settings: Settings, normaliser: Tensor, dual: bool, cast: float) -> Solved:
-        """Fit, adjoint solve, payoff, gradient rows and bounds of every problem of the chunk."""
-        folds, groups, q = self.train.shape
-        flat = (folds * groups, q)
-        train, held = self.train.reshape(flat), self.held.reshape(flat)
-        y = self.y.expand(folds, -1, -1).reshape(flat)
-        x = self.x.expand(folds, -1, -1, -1).reshape(*flat, -1)
-        used = train | held
-        broken = (used & ~torch.isfinite(x).all(-1)).any(-1)
-        skipped = _degenerate(y, train, used)
-        x = torch.where((used & ~(broken | skipped)[:, None]).unsqueeze(-1), x, 0)
-        t = train / train.sum(-1, keepdim=True).clamp_min(1)
-        t = torch.where(skipped[:, None], 0, t)
-        weight = torch.where(skipped[:, None], 0, held / normaliser)
+        """Fit, adjoint solve, payoff, gradient rows and bounds of every problem of the chunk.
 
+        Args:
+            settings: What all problems share.
+            normaliser: (), N of equation (5).
+            dual: Work with Gram matrices.
+            cast: Relative error of casting a gradient row to the scores' dtype.
+        """
+        folds, groups, q = self.train.shape
+        train, held = self.train.flatten(0, 1), self.held.flatten(0, 1)
+        used = train | held
+        y = self.y.expand(folds, -1, -1).reshape(-1, q)
+        x = self.x.expand(folds, -1, -1, -1).reshape(folds * groups, q, -1)
+        skipped = _degenerate(y, train, used)
+        broken = (used & ~torch.isfinite(x).all(-1)).any(-1)
+        # Rows that a problem does not use, and problems that cannot be solved, must not reach its arithmetic.
+        x = torch.where((used & ~(broken | skipped)[:, None]).unsqueeze(-1), x, 0)
+        t = torch.where(skipped[:, None], 0, train / train.sum(-1, keepdim=True).clamp_min(1))
+        weight = torch.where(skipped[:, None], 0, held / normaliser)
         moments = Moments.of(x, t) if settings.standardize else None
         if moments is not None:
             x = torch.where(used.unsqueeze(-1), moments.apply(x), 0)
         x = torch.cat([x, torch.ones_like(x[..., :1])], -1)
         problems = Problems(x, y, t, settings.loss, settings.l2, settings.width)
-        if dual:
-            problems = problems.with_gram()
+        problems = problems.with_gram() if dual else problems
         optima = minimise(problems, settings.rtol, settings.max_steps)
-        w, m = optima.w, problems.margins(optima.w)
-        held_out = HeldOut(weight, settings.payoff)
-        u, residual = Factor.at(problems, m).solve_refined(held_out.cotangent(problems, m))
-        bounds = problem_bounds(problems, held_out, w, u)
-        rows = _gradient_rows(problems, held_out, m, w, u, settings.parts)
-        row_bounds = bounds.rows
-        if moments is not None:
-            row_bounds = moments.pull_back_bounds(row_bounds, rows.norm(dim=-1), x[..., :-1], t)
-            rows = moments.pull_back(rows, x[..., :-1], t)
-        row_bounds = row_bounds + cast * rows.norm(dim=-1)
-
-        payoff = -(weight * losses.payoff_loss(settings.payoff, m)).sum(-1)
-        gradient_bound = row_bounds.norm(dim=-1)
-        if settings.parts != FULL:
-            gradient_bound = torch.full_like(gradient_bound, torch.nan)
-        accuracy = ((m > 0) & held).sum(-1) / held.sum(-1)
-        bad = broken | ~torch.isfinite(payoff) | ~torch.isfinite(optima.gradient_norm)
-        status = torch.where(bad, Status.NONFINITE, optima.status)
-        status = torch.where(skipped, Status.SKIPPED, status).to(torch.int8)
-        measures = torch.stack(
-            [
-                accuracy,
-                bounds.params,
-                bounds.adjoint,
-                gradient_bound,
-                optima.gradient_norm,
-                residual.norm(dim=-1),
-            ],
-            -1,
-        )
-        measures = torch.where(bad[:, None], torch.nan, measures)
-        measures[..., ACCURACY] = torch.where(skipped, torch.nan, measures[..., ACCURACY])
-        measures[..., PARAM_BOUND:] = torch.where(skipped[:, None], 0, measures[..., PARAM_BOUND:])
-        rows = torch.where((bad[:, None] & used).unsqueeze(-1), torch.nan, rows)
-        shape = (folds, groups)
-        return Solved(
-            payoff=torch.where(bad, torch.nan, payoff).reshape(shape),
-            rows=rows.reshape(*shape, q, -1),
-            params=torch.where(bad[:, None], torch.nan, w).reshape(*shape, -1),
-            status=status.reshape(shape),
-            measures=measures.reshape(*shape, -1),
-            counts=torch.stack([bounds.uncertain, optima.steps], -1).reshape(*shape, -1),
-        )
+        solved = _differentiate(problems, HeldOut(weight, settings.payoff), optima, moments, settings, cast)
+        bad = broken | ~torch.isfinite(solved.payoff) | ~torch.isfinite(optima.gradient_norm)
+        accuracy = ((problems.margins(optima.w) > 0) & held).sum(-1) / held.sum(-1)
+        return solved.finish(bad, skipped, used, accuracy, (folds, groups))
 
 
 def _degenerate(y: Tensor, train: Tensor, used: Tensor) -> Tensor:
@@ -140,9 +117,7 @@ def _degenerate(y: Tensor, train: Tensor, used: Tensor) -> Tensor:
     return few | one_sided
 
 
-def _gradient_rows(
-    problems: Problems, held_out: HeldOut, m: Tensor, w: Tensor, u: Tensor, parts: int
-) -> Tensor:
+def _gradient_rows(problems: Problems, held_out: HeldOut, m: Tensor, w: Tensor, u: Tensor, parts: int) -> Tensor:
     """(P, q, d): equations (7) and (8), the intercept's entry dropped."""
     along_u = problems.t * problems.y * losses.slope(problems.kind, m, problems.width)
     along_w = problems.row_curvature(m) * times(problems.x, u)
@@ -153,3 +128,24 @@ def _gradient_rows(
         held = torch.zeros_like(held)
     rows = along_u.unsqueeze(-1) * u.unsqueeze(-2) + (along_w + held).unsqueeze(-1) * w.unsqueeze(-2)
     return -rows[..., :-1]
+
+
+def _differentiate(
+    problems: Problems, held_out: HeldOut, optima: Optima, moments: Moments | None, settings: Settings, cast: float
+) -> Solved:
+    """Payoff, adjoint, gradient rows and bounds at the optima; problems along one dimension (P, ...)."""
+    x, w, m = problems.x[..., :-1], optima.w, problems.margins(optima.w)
+    u, residual = Factor.at(problems, m).solve_refined(held_out.cotangent(problems, m))
+    bounds = problem_bounds(problems, held_out, w, u)
+    rows, row_bounds = _gradient_rows(problems, held_out, m, w, u, settings.parts), bounds.rows
+    if moments is not None:
+        row_bounds = moments.pull_back_bounds(row_bounds, rows.norm(dim=-1), x, problems.t)
+        rows = moments.pull_back(rows, x, problems.t)
+    gradient_bound = (row_bounds + cast * rows.norm(dim=-1)).norm(dim=-1)
+    if settings.parts != FULL:
+        gradient_bound = torch.full_like(gradient_bound, torch.nan)
+    payoff = -(held_out.weight * losses.payoff_loss(held_out.kind, m)).sum(-1)
+    nothing = torch.full_like(payoff, torch.nan)
+    columns = [nothing, bounds.params, bounds.adjoint, gradient_bound, optima.gradient_norm, residual.norm(dim=-1)]
+    counts = torch.stack([bounds.uncertain, optima.steps], -1)
+    return Solved(payoff, rows, w, optima.status, torch.stack(columns, -1), counts)

@@ -58,10 +58,13 @@ def auditor_step_reference(
         held_out_masks: (K, N) bool, disjoint from `train_masks`.
         normaliser: () float64, N of equation (5).
         num_groups: G.
-        loss, l2, width: the follower.
+        loss: kind of the follower's loss, a constant of `losses`.
+        l2: its regulariser.
+        width: of the Huberised hinge.
         payoff: HINGE_PAYOFF or LOGISTIC_PAYOFF.
         standardize: standardise per problem by the training rows.
-        rtol, max_steps: of Newton.
+        rtol: of Newton.
+        max_steps: of Newton.
         parts: FULL, or only the DIRECT term (8) or the IMPLICIT term (7), as an ablation.
 
     Returns:
@@ -72,14 +75,10 @@ def auditor_step_reference(
     n_rows, d = scores.shape
     folds = train_masks.shape[0]
     settings = Settings(loss, l2, width, payoff, standardize, rtol, max_steps, parts)
-    wide = {"dtype": torch.float64, "device": scores.device}
-    per_problem = torch.zeros(folds, num_groups, **wide)
-    row_gradients = torch.zeros(folds, n_rows, d, **wide)
-    params = torch.zeros(folds, num_groups, d + 1, **wide)
-    status = torch.full((folds, num_groups), Status.SKIPPED, dtype=torch.int8, device=scores.device)
-    measures = torch.zeros(folds, num_groups, 6, **wide)
+    outputs = _fake(scores, labels, groups, train_masks, held_out_masks, normaliser, num_groups)
+    per_problem, row_gradients, params, status, measures, counts = (part.zero_() for part in outputs)
+    status.fill_(Status.SKIPPED)
     measures[..., ACCURACY] = torch.nan
-    counts = torch.zeros(folds, num_groups, 2, dtype=torch.int64, device=scores.device)
     order = torch.argsort(groups, stable=True)
     sizes = torch.bincount(groups[groups >= 0], minlength=num_groups)
     starts = (groups < 0).sum() + sizes.cumsum(0) - sizes
@@ -150,9 +149,7 @@ def _gradient(
     return (gradient.to(scores.dtype),) + (None,) * (len(needs) - 1)
 
 
-def _vmap(
-    info: Any, in_dims: tuple[int | None, ...], *args: Any
-) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+def _vmap(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
     """One step per batch entry: steps share nothing, and more problems a step is what groups are for."""
     outputs = [
         auditor_step.bare(*(a if d is None else a.select(d, i) for a, d in zip(args, in_dims, strict=True)))

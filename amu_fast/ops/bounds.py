@@ -43,77 +43,128 @@ def problem_bounds(problems: Problems, held_out: HeldOut, w: Tensor, u: Tensor) 
 
     Both residuals are recomputed here, undamped.
     """
-    l2, x = problems.l2, problems.x
-    lipschitz = losses.slope_lipschitz(problems.kind, problems.width)
-    t, weight = problems.t, held_out.weight
-    m = problems.margins(w)
-    r, w_norm, u_norm = x.norm(dim=-1), w.norm(dim=-1), u.norm(dim=-1)
-    slope = losses.slope(problems.kind, m, problems.width).abs()
-    curve = losses.curvature(problems.kind, m, problems.width)
-    payoff_slope = losses.payoff_slope(held_out.kind, m).abs()
-    xu = times(x, u).abs()
-    # The number of rows is (t > 0) + (weight > 0); a row may be in neither.
-    c = EPS * ((t > 0).sum(-1) + (weight > 0).sum(-1) + x.shape[-1] + 8)
+    at = _Iterate.of(problems, held_out, w, u)
+    factor = Factor.at(problems, at.m)
+    delta, floor = at.param_error(factor)
+    e = at.margin_error(delta)
+    kappa, _, uncertain_train = at.curvature_error(e)
+    payoff_error, uncertain_held = at.payoff_error(e)
+    eps_u = (at.adjoint_residual(factor) + at.eps_v(payoff_error) + at.eps_hu(kappa)) / floor
+    rows = at.row_errors(delta, eps_u, kappa, at.slope_error(e, kappa, uncertain_train), payoff_error)
+    uncertain = (uncertain_train & (problems.t > 0)) | (uncertain_held & (held_out.weight > 0))
+    return ProblemBounds(delta, eps_u, rows, uncertain.sum(-1))
 
-    gradient = problems.gradient(m, w)
-    eta = c * ((t * (slope + lipschitz * r * w_norm[:, None]) * r).sum(-1) + l2 * w_norm)
-    gamma = gradient.norm(dim=-1) + eta
-    factor = Factor.at(problems, m)
-    residual = held_out.cotangent(problems, m) - factor.matvec(u)
-    rho = residual.norm(dim=-1) + c * (
-        (weight * payoff_slope * r).sum(-1) + ((t * curve * r.square()).sum(-1) + l2) * u_norm
-    )
 
-    def margin_error(delta: Tensor) -> Tensor:
-        return delta[:, None] * r + (x.shape[-1] + 2) * EPS * r * w_norm[:, None]
+@dataclass(frozen=True)
+class _Iterate:
+    """What (9) reads at (w, u): margins m, row norms r, |l'|, l'', |h'|, |<x, u>| (P, q), norms (P,), L and c."""
 
-    def curvature_error(e: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """kappa_i, eps_H and which rows are uncertain, for margin errors e."""
-        if problems.kind == losses.LOGISTIC:
-            uncertain = torch.zeros_like(m, dtype=torch.bool)
+    problems: Problems
+    held_out: HeldOut
+    w: Tensor
+    u: Tensor
+    m: Tensor
+    r: Tensor
+    slope: Tensor
+    curve: Tensor
+    payoff_slope: Tensor
+    xu: Tensor
+    w_norm: Tensor
+    u_norm: Tensor
+    lipschitz: float
+    c: Tensor
+
+    @classmethod
+    def of(cls, problems: Problems, held_out: HeldOut, w: Tensor, u: Tensor) -> _Iterate:
+        x, m = problems.x, problems.margins(w)
+        rows = (problems.t > 0).sum(-1) + (held_out.weight > 0).sum(-1)
+        return cls(
+            problems=problems,
+            held_out=held_out,
+            w=w,
+            u=u,
+            m=m,
+            r=x.norm(dim=-1),
+            slope=losses.slope(problems.kind, m, problems.width).abs(),
+            curve=losses.curvature(problems.kind, m, problems.width),
+            payoff_slope=losses.payoff_slope(held_out.kind, m).abs(),
+            xu=times(x, u).abs(),
+            w_norm=w.norm(dim=-1),
+            u_norm=u.norm(dim=-1),
+            lipschitz=losses.slope_lipschitz(problems.kind, problems.width),
+            c=EPS * (rows + x.shape[-1] + 8),
+        )
+
+    def param_error(self, factor: Factor) -> tuple[Tensor, Tensor]:
+        """Delta >= |w - w*| and a lower bound of the Hessian's eigenvalues around w, both (P,)."""
+        problems, l2 = self.problems, self.problems.l2
+        gradient = problems.gradient(self.m, self.w)
+        terms = (self.slope + self.lipschitz * self.r * self.w_norm[:, None]) * self.r
+        eta = self.c * ((problems.t * terms).sum(-1) + l2 * self.w_norm)
+        gamma = gradient.norm(dim=-1) + eta
+        _, eps_h, _ = self.curvature_error(self.margin_error(gamma / l2))
+        floor = torch.full_like(gamma, l2)
+        inverse_norm = factor.inverse_norm()
+        if inverse_norm is not None:
+            floor = torch.maximum(floor, 1 / inverse_norm - eps_h)
+        step = factor.solve(gradient).norm(dim=-1)
+        return torch.minimum(gamma / floor, step * (1 + eps_h / floor) + eta / floor), floor
+
+    def adjoint_residual(self, factor: Factor) -> Tensor:
+        """(P,): rho, the residual v - H u with its own rounding."""
+        residual = self.held_out.cotangent(self.problems, self.m) - factor.matvec(self.u)
+        v_terms = (self.held_out.weight * self.payoff_slope * self.r).sum(-1)
+        h_terms = (self.problems.t * self.curve * self.r.square()).sum(-1) + self.problems.l2
+        return residual.norm(dim=-1) + self.c * (v_terms + h_terms * self.u_norm)
+
+    def margin_error(self, delta: Tensor) -> Tensor:
+        """(P, q): e, the error of a margin."""
+        rounding = (self.problems.x.shape[-1] + 2) * EPS * self.w_norm[:, None]
+        return self.r * (delta[:, None] + rounding)
+
+    def curvature_error(self, e: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Kappa (P, q), eps_H (P,), and the rows (P, q) that may lie on the other side of a kink."""
+        uncertain = torch.zeros_like(self.m, dtype=torch.bool)
+        if self.problems.kind == losses.LOGISTIC:
             kappa = (losses.LOGISTIC_CURVATURE_SLOPE * e).clamp_max(0.25)
         else:
-            uncertain = (1 - m).abs() <= e
-            if problems.kind == losses.HUBERISED_HINGE:
-                uncertain |= (1 - problems.width - m).abs() <= e
-            kappa = lipschitz * uncertain.to(m.dtype)
-        return kappa, (t * kappa * r.square()).sum(-1), uncertain
+            uncertain = (1 - self.m).abs() <= e
+            if self.problems.kind == losses.HUBERISED_HINGE:
+                uncertain |= (1 - self.problems.width - self.m).abs() <= e
+            kappa = self.lipschitz * uncertain.to(e.dtype)
+        return kappa, (self.problems.t * kappa * self.r.square()).sum(-1), uncertain
 
-    _, eps_h0, _ = curvature_error(margin_error(gamma / l2))
-    floor = torch.full_like(gamma, l2)
-    inverse_norm = factor.inverse_norm()
-    if inverse_norm is not None:
-        floor = torch.maximum(floor, 1 / inverse_norm - eps_h0)
-    newton_step = factor.solve(gradient).norm(dim=-1)
-    delta = torch.minimum(gamma / floor, newton_step * (1 + eps_h0 / floor) + eta / floor)
+    def slope_error(self, e: Tensor, kappa: Tensor, uncertain: Tensor) -> Tensor:
+        """(P, q): a, the error of l'."""
+        if self.problems.kind == losses.LOGISTIC:
+            return ((self.curve + kappa).clamp_max(0.25) * e).clamp_max(1.0)
+        error = torch.where(uncertain, self.lipschitz, self.curve) * e
+        return error if self.problems.kind == losses.SQUARED_HINGE else error.clamp_max(1.0)
 
-    e = margin_error(delta)
-    kappa, _, uncertain_train = curvature_error(e)
-    if problems.kind == losses.LOGISTIC:
-        slope_error = (curve + kappa).clamp_max(0.25) * e
-    else:
-        slope_error = torch.where(uncertain_train, lipschitz, curve) * e
-    if problems.kind != losses.SQUARED_HINGE:
-        slope_error = slope_error.clamp_max(1.0)
-    if held_out.kind == losses.HINGE_PAYOFF:
-        uncertain_held = (1 - m).abs() <= e
-        payoff_error = uncertain_held.to(m.dtype)
-    else:
-        uncertain_held = torch.zeros_like(uncertain_train)
-        bend = torch.sigmoid(m) * torch.sigmoid(-m) + losses.LOGISTIC_CURVATURE_SLOPE * e
-        payoff_error = bend.clamp_max(0.25) * e
-    eps_v = (weight * payoff_error * r).sum(-1)
-    eps_u = (rho + eps_v + (t * kappa * xu * r).sum(-1)) / floor
+    def payoff_error(self, e: Tensor) -> tuple[Tensor, Tensor]:
+        """B (P, q), the error of h', and the rows that may lie on the other side of its kink."""
+        if self.held_out.kind == losses.HINGE_PAYOFF:
+            uncertain = (1 - self.m).abs() <= e
+            return uncertain.to(e.dtype), uncertain
+        bend = torch.sigmoid(self.m) * torch.sigmoid(-self.m) + losses.LOGISTIC_CURVATURE_SLOPE * e
+        return bend.clamp_max(0.25) * e, torch.zeros_like(e, dtype=torch.bool)
 
-    d, du, wn, un = (z[:, None] for z in (delta, eps_u, w_norm, u_norm))
-    train = t * (
-        slope * du
-        + slope_error * (un + du)
-        + curve * (r * du * (wn + d) + xu * d)
-        + kappa * (xu + r * du) * (wn + d)
-    )
-    held = weight * (payoff_slope * d + payoff_error * (wn + d))
-    terms = t * (slope * un + curve * xu * wn) + weight * payoff_slope * wn
-    rows = train + held + (x.shape[-1] + 8) * EPS * terms
-    uncertain = (uncertain_train & (t > 0)) | (uncertain_held & (weight > 0))
-    return ProblemBounds(delta, eps_u, rows, uncertain.sum(-1))
+    def eps_v(self, payoff_error: Tensor) -> Tensor:
+        """(P,): the error of v."""
+        return (self.held_out.weight * payoff_error * self.r).sum(-1)
+
+    def eps_hu(self, kappa: Tensor) -> Tensor:
+        """(P,): the error of H u."""
+        return (self.problems.t * kappa * self.xu * self.r).sum(-1)
+
+    def row_errors(
+        self, delta: Tensor, eps_u: Tensor, kappa: Tensor, slope_error: Tensor, payoff_error: Tensor
+    ) -> Tensor:
+        """(P, q): equation (9) with the rounding of each row's own terms."""
+        d, du, wn, un = (z[:, None] for z in (delta, eps_u, self.w_norm, self.u_norm))
+        along_w = self.curve * (self.r * du * (wn + d) + self.xu * d) + kappa * (self.xu + self.r * du) * (wn + d)
+        train = self.problems.t * (self.slope * du + slope_error * (un + du) + along_w)
+        held = self.held_out.weight * (self.payoff_slope * d + payoff_error * (wn + d))
+        terms = self.problems.t * (self.slope * un + self.curve * self.xu * wn)
+        terms = terms + self.held_out.weight * self.payoff_slope * wn
+        return train + held + (self.problems.x.shape[-1] + 8) * EPS * terms

@@ -115,7 +115,7 @@ class Factor:
         return (v - times(x.mT, root * inner)) / self.problems.l2
 
     def solve_refined(self, v: Tensor) -> tuple[Tensor, Tensor]:
-        """H^-1 v with one step of iterative refinement where it helps, and the true residual v - H u of what is returned."""
+        """H^-1 v, refined once where that helps, and its true residual v - H u."""
         u = self.solve(v)
         residual = v - self.matvec(u)
         better = u + self.solve(residual)
@@ -155,9 +155,7 @@ def minimise(problems: Problems, rtol: float, max_steps: int) -> Optima:
     status = torch.full((batch,), Status.MAX_STEPS, dtype=torch.int8, device=w.device)
     steps = torch.zeros(batch, dtype=torch.int64, device=w.device)
     for _ in range(max_steps):
-        active = (
-            ((norm > tolerance) & torch.isfinite(norm) & (status != Status.STAGNATED)).nonzero().squeeze(-1)
-        )
+        active = ((norm > tolerance) & torch.isfinite(norm) & (status != Status.STAGNATED)).nonzero().squeeze(-1)
         if active.numel() == 0:
             break
         part = problems if active.numel() == batch else problems.take(active)
@@ -177,7 +175,7 @@ def minimise(problems: Problems, rtol: float, max_steps: int) -> Optima:
 def _line_search(
     problems: Problems, w: Tensor, m: Tensor, gradient: Tensor, direction: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """w + s * direction with s > 0 per problem, and where no such step was found.
+    """Return w + s * direction with s > 0 per problem, and where no such step was found.
 
     s = 1 is taken if it decreases g enough (Armijo) or nearly zeroes the slope; else the zero of the slope along the
     line, which is monotone, by Newton inside a bracket. Undamped Newton fails on the hinges (docs/game.md, section 3).
@@ -206,9 +204,7 @@ def _line_search(
             break
         low = torch.where(pending & (along < 0), s, low)
         high = torch.where(pending & (along >= 0), s, high)
-        bend = (problems.row_curvature(m_s) * change.square()).sum(-1) + problems.l2 * direction.square().sum(
-            -1
-        )
+        bend = (problems.row_curvature(m_s) * change.square()).sum(-1) + problems.l2 * direction.square().sum(-1)
         trial_s = s - along / bend
         middle = torch.where(torch.isinf(high), 2 * s, (low + high) / 2)
         inside = (trial_s > low) & (trial_s < high) & (trial < _LINE_STEPS // 2)

@@ -113,7 +113,7 @@ class _State(Progress):
         self.close(~self.true_norm.isfinite(), Status.NONFINITE)
         self.close(self.true_norm <= system.target, Status.CONVERGED)
         self.p, self.rz = self.r, torch.ones_like(self.true_norm)
-        self.turn(restart=torch.ones_like(self.open))
+        self.restart = torch.ones_like(self.open)
 
     def sweep(self, count: int, check_every: int) -> None:
         """At most `count` steps; fewer when a check finds nothing running."""
@@ -125,6 +125,7 @@ class _State(Progress):
 
     def step(self) -> None:
         """One step of every running problem."""
+        self.turn()
         hp = self.system.operator.matvec(self.p)
         curvature = dot(self.p, hp)
         running = self.open & ~self.claimed
@@ -138,19 +139,17 @@ class _State(Progress):
         size = dot(self.r, self.r).sqrt()
         self.close(running & ~size.isfinite(), Status.NONFINITE)
         self.claimed = self.claimed | (running & (size <= self.system.target))
-        self.turn(restart=None)
 
-    def turn(self, restart: Tensor | None) -> None:
+    def turn(self) -> None:
         """The next direction, p = z + beta p; p = z where `restart`."""
         z = self.r if self.preconditioner is None else self.preconditioner.matvec(self.r)
         rz = dot(self.r, z)
         beta = (rz / self.rz).to(self.p.dtype)[..., None]
-        following = z + beta * self.p
-        self.p = following if restart is None else torch.where(restart[..., None], z, following)
-        self.rz = rz
+        self.p = torch.where(self.restart[..., None], z, z + beta * self.p)
+        self.rz, self.restart = rz, torch.zeros_like(self.restart)
 
     def verify(self) -> None:
-        """Replace r by the true residual and judge by it: CONVERGED, STAGNATED, or go on."""
+        """Judge by the true residual: CONVERGED, STAGNATED, or go on, from the true residual where r has drifted."""
         true = self.system.residual(self.y)
         size, gap = norm(true), norm(true - self.r)
         self.true_norm = torch.where(self.open, size, self.true_norm)
@@ -159,6 +158,6 @@ class _State(Progress):
         drifted = self.open & (gap > _DRIFT * norm(self.r))
         self.close(drifted & (size > _PROGRESS * self.anchor), Status.STAGNATED)
         self.anchor = torch.where(drifted, size, self.anchor)
-        self.r = torch.where(self.open[..., None], true, self.r)
+        self.r = torch.where(drifted[..., None], true, self.r)
         self.claimed = torch.zeros_like(self.claimed)
-        self.turn(restart=drifted)
+        self.restart = drifted

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from amu_fast.errors import DataError
 
-# p is floored here before a logarithm, as in the published attacks (docs/methods.md).
+# p is floored here before a logarithm, as in the published attacks.
 _FLOOR = 1e-30
 
 

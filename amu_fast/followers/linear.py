@@ -42,9 +42,7 @@ class LinearFollower:
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.l2) and self.l2 > 0):
-            raise DataError(
-                f"l2 must be > 0, got {self.l2}; a positive l2 makes the follower strongly convex"
-            )
+            raise DataError(f"l2 must be > 0, got {self.l2}; a positive l2 makes the follower strongly convex")
         if not 0 <= self.rtol < 1:
             raise DataError(f"rtol must be in [0, 1), got {self.rtol}; 1e-10 is the default")
         if self.max_steps < 1:
@@ -94,9 +92,7 @@ class LinearFollower:
         c = problems.row_curvature(problems.margins(w)).reshape(labels.shape)
         return GlmHessian(scores.double(), c, self.l2, intercept=True)
 
-    def mixed_vjp(
-        self, params: Tensor, adjoint: Tensor, scores: Tensor, labels: Tensor
-    ) -> tuple[Tensor, None]:
+    def mixed_vjp(self, params: Tensor, adjoint: Tensor, scores: Tensor, labels: Tensor) -> tuple[Tensor, None]:
         """-d<dg(w), u>/d scores with u = adjoint (*b, d + 1) held constant: equation (7), (*b, n, d)."""
         problems = self._problems(scores, labels)
         w = params.double().reshape(problems.x.shape[0], -1)

@@ -1,10 +1,10 @@
 #include "common/tensors.h"
 
-#include <algorithm>
-
 #include <torch/csrc/stable/ops.h>
 #include <torch/headeronly/core/ScalarType.h>
 #include <torch/headeronly/util/Exception.h>
+
+#include <algorithm>
 
 namespace amu_fast {
 
@@ -23,8 +23,8 @@ Shape broadcast(const Shape& a, const Shape& b) {
   const size_t shift = longer.size() - shorter.size();
   for (size_t i = 0; i < shorter.size(); ++i) {
     int64_t& size = out[i + shift];
-    STD_TORCH_CHECK(size == shorter[i] || size == 1 || shorter[i] == 1, "batch dimensions ", size, " and ",
-                    shorter[i], " do not broadcast");
+    STD_TORCH_CHECK(size == shorter[i] || size == 1 || shorter[i] == 1, "batch dimensions ", size, " and ", shorter[i],
+                    " do not broadcast");
     if (size == 1) size = shorter[i];
   }
   return out;

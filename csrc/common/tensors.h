@@ -1,10 +1,10 @@
 // Checks and shapes shared by all launchers: validate at the door, trust inside.
 #pragma once
 
+#include <torch/csrc/stable/tensor.h>
+
 #include <cstdint>
 #include <vector>
-
-#include <torch/csrc/stable/tensor.h>
 
 namespace amu_fast {
 

@@ -1,12 +1,12 @@
 #include "cpu/glm_hvp.h"
 
-#include <algorithm>
-#include <cstdint>
-#include <vector>
-
 #include <torch/csrc/stable/ops.h>
 #include <torch/headeronly/core/ScalarType.h>
 #include <torch/headeronly/util/Exception.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
 
 #include "common/target_clones.h"
 #include "common/tensors.h"
@@ -14,12 +14,12 @@
 namespace amu_fast::cpu {
 namespace {
 
-constexpr int64_t kRows = 4;             // rows whose products share one load of v and one update of y
-constexpr int64_t kColumns = 1024;       // columns summed in the element's own precision before widening
-constexpr int64_t kTile = 128;           // rows summed in the element's own precision before widening
-constexpr int64_t kMinChunkRows = 32;    // keeps the chunks' partial sums below 1/16 of the bytes of x
-constexpr int64_t kMinChunk = 1 << 16;   // elements of x that are worth a task of their own
-constexpr int64_t kMaxChunks = 64;       // chunks per problem: fixed, whatever the number of threads
+constexpr int64_t kRows = 4;            // rows whose products share one load of v and one update of y
+constexpr int64_t kColumns = 1024;      // columns summed in the element's own precision before widening
+constexpr int64_t kTile = 128;          // rows summed in the element's own precision before widening
+constexpr int64_t kMinChunkRows = 32;   // keeps the chunks' partial sums below 1/16 of the bytes of x
+constexpr int64_t kMinChunk = 1 << 16;  // elements of x that are worth a task of their own
+constexpr int64_t kMaxChunks = 64;      // chunks per problem: fixed, whatever the number of threads
 
 // Where one problem lies; x has dense rows.
 template <typename T>
@@ -91,8 +91,7 @@ AMU_FAST_INLINE void chunk(const Problem<T>& at, const Sizes& size, int64_t begi
 }
 
 AMU_FAST_TARGET_CLONES
-void run_chunk(const Problem<float>& at, const Sizes& size, int64_t begin, int64_t end, float* tile,
-               double* partial) {
+void run_chunk(const Problem<float>& at, const Sizes& size, int64_t begin, int64_t end, float* tile, double* partial) {
   chunk<float>(at, size, begin, end, tile, partial);
 }
 
@@ -124,14 +123,15 @@ void launch(const Tensor& x, const Tensor& c, const Tensor& v, double l2, const 
   std::vector<double> partial(problems * chunks * size.p);
 
   const int64_t work = std::max<int64_t>(1, std::min(rows, size.n) * size.p);
-  torch::stable::parallel_for(0, problems * chunks, std::max<int64_t>(1, kMinChunk / work), [&](int64_t first, int64_t last) {
-    std::vector<T> tile(size.p);
-    for (int64_t task = first; task < last; ++task) {
-      const int64_t b = task / chunks, begin = task % chunks * rows;
-      const Problem<T> at{x_data + x_at[b], stride, c_data + c_at[b], v_data + v_at[b]};
-      run_chunk(at, size, begin, std::min(size.n, begin + rows), tile.data(), partial.data() + task * size.p);
-    }
-  });
+  torch::stable::parallel_for(
+      0, problems * chunks, std::max<int64_t>(1, kMinChunk / work), [&](int64_t first, int64_t last) {
+        std::vector<T> tile(size.p);
+        for (int64_t task = first; task < last; ++task) {
+          const int64_t b = task / chunks, begin = task % chunks * rows;
+          const Problem<T> at{x_data + x_at[b], stride, c_data + c_at[b], v_data + v_at[b]};
+          run_chunk(at, size, begin, std::min(size.n, begin + rows), tile.data(), partial.data() + task * size.p);
+        }
+      });
 
   torch::stable::parallel_for(0, problems * size.p, kMinChunk / (chunks + 1) + 1, [&](int64_t first, int64_t last) {
     for (int64_t i = first; i < last; ++i) {

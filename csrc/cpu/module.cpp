@@ -1,6 +1,5 @@
 // Registers the CPU kernels and the fingerprint of the schemas they were written for.
 #include <Python.h>
-
 #include <torch/csrc/stable/library.h>
 
 #include "cpu/glm_hvp.h"
@@ -25,6 +24,7 @@ STABLE_TORCH_LIBRARY_IMPL(amu_fast, CPU, m) { m.impl("glm_hvp", TORCH_BOX(&amu_f
 
 // An empty module: importing `amu_fast._C` runs the registrations above.
 extern "C" __attribute__((visibility("default"))) PyObject* PyInit__C() {
-  static PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_C", nullptr, -1, nullptr, nullptr, nullptr, nullptr, nullptr};
+  static PyModuleDef definition = {
+      PyModuleDef_HEAD_INIT, "_C", nullptr, -1, nullptr, nullptr, nullptr, nullptr, nullptr};
   return PyModule_Create(&definition);
 }

@@ -1,0 +1,84 @@
+# `make demo` and `make test` are all that a fresh machine with Python >= 3.10 and make needs; a second run of
+# either starts from the environment that the first one left in $(VENV).
+
+PYTHON ?= python3
+VENV ?= .venv
+JOBS ?= 2
+OUT ?= out
+# Where torch comes from: its CPU builds on a machine without an NVIDIA driver, else pip's own index (empty).
+TORCH_INDEX ?= $(if $(shell command -v nvidia-smi 2>/dev/null),,https://download.pytorch.org/whl/cpu)
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+# pip alone would wait minutes for an index that does not answer.
+PROBE := $(BIN)/python -c "import urllib.request as r; r.urlopen('$(TORCH_INDEX)/torch/', timeout=10)" 2>/dev/null
+# What an editable installation must be repeated for; Python sources are read where they are.
+BUILD_INPUTS := pyproject.toml setup.py constraints.txt amu_fast/ops/schemas.py $(wildcard csrc/*/*)
+
+.PHONY: help demo test test-all lint table table-quick clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make demo         install into $(VENV) and run the main job on real images"
+	@echo "make test         install with the C++ extension, lint and run the tests (test-all: the slow ones too)"
+	@echo "make lint         ruff, clang-format, mypy"
+	@echo "make table        the table of methods, up to 2 hours, resumable (table-quick: up to 10 minutes)"
+	@echo "make clean        remove build products; $(VENV) and $(OUT) stay"
+	@echo "variables: PYTHON=$(PYTHON) VENV=$(VENV) TORCH_INDEX=$(TORCH_INDEX) JOBS=$(JOBS) OUT=$(OUT)"
+
+demo: $(VENV)/.installed-demo
+	@echo "==> amu-fast demo, results in $(OUT)/demo"
+	$(BIN)/amu-fast demo --out $(OUT)/demo $(ARGS)
+
+test: lint
+	@echo "==> tests, $(JOBS) at a time"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+
+test-all: lint
+	@echo "==> all tests, the slow ones too, $(JOBS) at a time"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --run-slow $(ARGS)
+
+lint: $(VENV)/.installed-dev
+	@echo "==> ruff, clang-format, mypy"
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run -Werror csrc/*/*
+	$(BIN)/mypy
+
+table: $(VENV)/.installed-demo
+	@echo "==> the table of methods, records in $(OUT)/table"
+	$(BIN)/python -m amu_fast.experiments.table --out $(OUT)/table $(ARGS)
+
+table-quick: $(VENV)/.installed-demo
+	@echo "==> the quick table of methods, records in $(OUT)/table-quick"
+	$(BIN)/python -m amu_fast.experiments.table --quick --out $(OUT)/table-quick $(ARGS)
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache
+	rm -f amu_fast/_C*.so amu_fast/_build_info.json $(VENV)/.installed-demo $(VENV)/.installed-dev
+	find amu_fast bench kernels tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.torch: constraints.txt
+	@echo "==> virtual environment in $(VENV)"
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --upgrade "pip>=24" "setuptools>=77" ninja
+	@if [ -n "$(TORCH_INDEX)" ] && echo "==> torch from $(TORCH_INDEX)" && $(PROBE) && $(PIP) install --quiet \
+	  --retries 1 --timeout 60 -c constraints.txt --index-url "$(TORCH_INDEX)" torch; then :; else \
+	  if [ -n "$(TORCH_INDEX)" ]; then echo "==> $(TORCH_INDEX) cannot be used here; falling back"; fi; \
+	  echo "==> torch from pip's own index (on Linux perhaps its large CUDA build)"; \
+	  $(PIP) install --quiet -c constraints.txt torch; \
+	fi
+	@$(BIN)/python -c "import torch; print('==> torch', torch.__version__)"
+	@touch $@
+
+# AMU_FAST_BUILD_EXT=auto: without a compiler the demo runs on the PyTorch references.
+$(VENV)/.installed-demo: $(VENV)/.torch $(BUILD_INPUTS)
+	@echo "==> installing amu-fast for the demo"
+	AMU_FAST_BUILD_EXT=$${AMU_FAST_BUILD_EXT:-auto} \
+	  $(PIP) install --quiet --no-build-isolation -c constraints.txt -e ".[demo,report]"
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.torch $(BUILD_INPUTS)
+	@echo "==> installing amu-fast with its C++ extension and the development tools"
+	AMU_FAST_BUILD_EXT=1 $(PIP) install --quiet --no-build-isolation -c constraints.txt -e ".[dev]"
+	@touch $@

@@ -49,7 +49,9 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def _main(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it and leave.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it and leave.")
+    ] = False,
 ) -> None:
     pass
 
@@ -71,7 +73,9 @@ def demo(
 
 @app.command()
 def unlearn(
-    config: Annotated[Path, typer.Argument(help="YAML file; `amu-fast unlearn --example` prints one.", exists=False)] = Path("-"),
+    config: Annotated[
+        Path, typer.Argument(help="YAML file; `amu-fast unlearn --example` prints one.", exists=False)
+    ] = Path("-"),
     example: Annotated[bool, typer.Option("--example", help="Print an example configuration and leave.")] = False,
     data_dir: DataDir = None,
     seed: Annotated[int | None, typer.Option(help="Overrides the configuration's seed.")] = None,

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from amu_fast.audit.delong import auc_interval
-from amu_fast.audit.intervals import Interval
 from amu_fast.audit.metrics import ks_statistic, phi
 from amu_fast.audit.roc import tpr_interval
 from amu_fast.errors import DataError
+
+if TYPE_CHECKING:
+    from amu_fast.audit.intervals import Interval
 
 _FPRS = (0.01, 0.05)
 Array = NDArray[np.float64]

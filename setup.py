@@ -51,7 +51,7 @@ def compiler_version():
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[0]
     except (OSError, subprocess.CalledProcessError, IndexError) as error:
-        return f"{command[0]} does not run: {error}"
+        return f"{command[0]} (does not run: {error})"
 
 
 def extension():
@@ -78,7 +78,7 @@ def extension():
             except Exception as error:
                 if MODE == "1":
                     raise
-                reason = f"the C++ extension did not build: {type(error).__name__}: {error}"
+                reason = f"the C++ extension did not build with {facts['compiler']}: {type(error).__name__}: {error}"
                 print(f"amu_fast: installing without it: {reason}", file=sys.stderr)
                 write_record(self, built=False, reason=reason, **facts)
             else:

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "common/target_clones.h"
@@ -120,7 +121,7 @@ void launch(const Tensor& x, const Tensor& c, const Tensor& v, double l2, const 
   T* y_data = y.mutable_data_ptr<T>();
   const int64_t stride = x.stride(x.dim() - 2);
   const int64_t problems = product(batch), rows = rows_per_chunk(size), chunks = (size.n + rows - 1) / rows;
-  std::vector<double> partial(problems * chunks * size.p);
+  const std::unique_ptr<double[]> partial(new double[problems * chunks * size.p]);
 
   const int64_t work = std::max<int64_t>(1, std::min(rows, size.n) * size.p);
   torch::stable::parallel_for(
@@ -129,7 +130,7 @@ void launch(const Tensor& x, const Tensor& c, const Tensor& v, double l2, const 
         for (int64_t task = first; task < last; ++task) {
           const int64_t b = task / chunks, begin = task % chunks * rows;
           const Problem<T> at{x_data + x_at[b], stride, c_data + c_at[b], v_data + v_at[b]};
-          run_chunk(at, size, begin, std::min(size.n, begin + rows), tile.data(), partial.data() + task * size.p);
+          run_chunk(at, size, begin, std::min(size.n, begin + rows), tile.data(), partial.get() + task * size.p);
         }
       });
 

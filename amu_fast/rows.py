@@ -5,7 +5,7 @@ Tensors are read by `index_select`; everything else through the data set's own `
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -171,7 +171,8 @@ def _from_data(data: Any, name: str, collate: Callable[[list[Any]], Any]) -> Row
         return base.take(torch.as_tensor(list(data.indices), dtype=torch.int64))
     if isinstance(data, TensorDataset) and collate is default_collate:
         return _from_tensors(data.tensors, name)
-    if isinstance(data, IterableDataset) or not hasattr(data, "__getitem__") or not hasattr(data, "__len__"):
+    mapped = hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, Mapping)
+    if isinstance(data, IterableDataset) or not mapped:
         raise DataError(
             f"{name} is a {type(data).__name__}; pass (inputs, labels) tensors, a map-style Dataset "
             "(__getitem__ and __len__) or a DataLoader over one: rows need numbers"

@@ -1,0 +1,77 @@
+"""Machine unlearning as a Stackelberg game: methods, auditors, and one call for each.
+
+>>> import amu_fast.unlearn as au
+>>> method = au.Stackelberg(auditor=au.Auditor(follower=au.SquaredHinge(l2=1e-2)), weight=5.0, epochs=1.0)
+>>> method.name
+'stackelberg'
+"""
+
+from amu_fast.audit import (
+    Auditor,
+    ChanceCap,
+    HingePayoff,
+    LogisticPayoff,
+    MemoryBank,
+    ModelOutputs,
+    Payoff,
+    TopK,
+    auditor_step,
+    confidence,
+    log_likelihood,
+    logits_and_loss,
+    margin,
+    modified_entropy,
+)
+from amu_fast.followers import HuberisedHinge, Logistic, SquaredHinge
+from amu_fast.splits import Splits
+from amu_fast.unlearn.api import audit, unlearn
+from amu_fast.unlearn.callbacks import Callback, StepState
+from amu_fast.unlearn.methods import (
+    FineTune,
+    GradientAscent,
+    NegGradPlus,
+    Retrain,
+    ScoreMomentMatching,
+    Stackelberg,
+)
+from amu_fast.unlearn.optimise import Sgd
+from amu_fast.unlearn.progress import Progress
+from amu_fast.unlearn.result import Result
+
+__all__ = [
+    # methods
+    "FineTune",
+    "GradientAscent",
+    "NegGradPlus",
+    "Retrain",
+    "ScoreMomentMatching",
+    "Stackelberg",
+    "Sgd",
+    "unlearn",
+    # the auditor
+    "Auditor",
+    "ChanceCap",
+    "HuberisedHinge",
+    "HingePayoff",
+    "Logistic",
+    "LogisticPayoff",
+    "MemoryBank",
+    "Payoff",
+    "SquaredHinge",
+    "audit",
+    "auditor_step",
+    # scores
+    "ModelOutputs",
+    "TopK",
+    "confidence",
+    "log_likelihood",
+    "logits_and_loss",
+    "margin",
+    "modified_entropy",
+    # data, results, callbacks
+    "Callback",
+    "Progress",
+    "Result",
+    "Splits",
+    "StepState",
+]

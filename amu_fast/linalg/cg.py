@@ -1,27 +1,41 @@
 """Preconditioned conjugate gradients for a batch of symmetric positive definite systems.
 
-    alpha = <r, z> / <p, H p>      y += alpha p      r -= alpha H p      z = M r      beta = <r, z>_new / <r, z>
-    p = z + beta p
+    z = M r    beta = <r, z> / <r, z>_old    p = z + beta p    alpha = <r, z> / <p, H p>
+    y += alpha p    r -= alpha H p
 
-M approximates H^-1 (identity without preconditioner). The recurrence for r drifts away from b - H y (claimed 1e-7,
-true 6e-4 at condition number 1e4 in float32), so it only *claims* convergence: r is replaced by the true residual every
-`refresh_every` steps and when no problem is left running, and only that verdict is final.
+M approximates H^-1 (identity without preconditioner). The recurrence for r drifts away from b - H y (claimed
+1e-7, true 6e-4 at condition number 1e4 in float32), so it only *claims* convergence: every
+`refresh_every` steps, and when no problem is left running, the true residual is computed and decides. Where r has
+drifted it is replaced and the direction dropped; elsewhere r stays, since swapping it under a direction that belongs
+to the old one destroys conjugacy (the iteration then diverges near the rounding level).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from amu_fast.linalg.operators import LinearOperator
-from amu_fast.linalg.solution import Solution
-from amu_fast.linalg.system import LinearSystem, Progress, check, check_options, dot, norm, plain_arithmetic, sync_interval
+from amu_fast.linalg.system import (
+    LinearSystem,
+    Progress,
+    check,
+    check_options,
+    dot,
+    norm,
+    plain_arithmetic,
+    sync_interval,
+)
 from amu_fast.status import Status
 
-# A recurrence further than this share of its own norm from the true residual describes another system: its direction
-# is dropped. If the true residual has not halved since that happened last, rounding is all that is left.
+if TYPE_CHECKING:
+    from amu_fast.linalg.operators import LinearOperator
+    from amu_fast.linalg.solution import Solution
+
+# r has drifted when it is further than this share of its own norm from the true residual. If the true residual has
+# not halved since that happened last, rounding is all that is left.
 _DRIFT = 0.5
 _PROGRESS = 0.5
 
@@ -30,21 +44,22 @@ _PROGRESS = 0.5
 class ConjugateGradient:
     """Solve H u = v for positive definite H: ||u_t - u||_H <= 2 ((sqrt(k) - 1)/(sqrt(k) + 1))^t ||u||_H.
 
-    k is the condition number of the preconditioned operator (docs/game.md section 6). Every problem stops by itself
-    and does not change afterwards, bit for bit.
+    k is the condition number of the preconditioned operator (docs/game.md section 6). Every problem stops by
+    itself and does not change afterwards, bit for bit.
 
     Args:
         rtol: CONVERGED means ||v - H u|| <= max(rtol ||v||, atol), SciPy's rule, for the true residual.
         atol: absolute part of the rule.
         max_steps: MAX_STEPS after so many; None means 10 p.
-        refresh_every: steps after which r is recomputed as b - H y (one more product).
+        refresh_every: steps after which r is compared with b - H y (one more product).
         check_every: synchronises once every so many steps on a device, to stop early (every step on the CPU).
 
-    Accuracy: alpha, beta and all inner products are float64 for float32 vectors too. The attainable residual is about
-    u ||H|| ||u|| with u the unit roundoff of the dtype; below it the status is STAGNATED. <p, H p> <= 0 or <r, z> <= 0
-    (operator or preconditioner not positive definite) is INDEFINITE, NaN or infinity NONFINITE.
+    Accuracy: alpha, beta and all inner products are float64 for float32 vectors too. The attainable residual
+    is about eps ||H|| ||u||, eps that of the dtype; a smaller tolerance ends as STAGNATED. <p, H p> <= 0 or
+    <r, z> <= 0 (operator or preconditioner not positive definite) is INDEFINITE, NaN or infinity NONFINITE.
 
-    Source: Hestenes and Stiefel 1952; residual replacement after van der Vorst and Ye, SIAM J. Sci. Comput. 22 (2000).
+    Source: Hestenes and Stiefel 1952; residual replacement after van der Vorst and Ye, SIAM J. Sci. Comput.
+    22 (2000).
 
     >>> import torch
     >>> from amu_fast.linalg import MatrixOperator
@@ -62,9 +77,13 @@ class ConjugateGradient:
 
     def __post_init__(self) -> None:
         check_options(
-            "ConjugateGradient", self.rtol, self.atol,
-            max_steps=self.max_steps, refresh_every=self.refresh_every, check_every=self.check_every,
-        )  # fmt: skip
+            "ConjugateGradient",
+            self.rtol,
+            self.atol,
+            max_steps=self.max_steps,
+            refresh_every=self.refresh_every,
+            check_every=self.check_every,
+        )
 
     def solve(
         self,
@@ -79,7 +98,8 @@ class ConjugateGradient:
         Args:
             operator: H, shape `(*b, p, p)`, symmetric positive definite.
             rhs: v, `(*k, *b, p)`.
-            initial: first iterate, of rhs' shape; a good one saves steps, the tolerance stays relative to ||v||.
+            initial: first iterate, of rhs' shape; a good one saves steps, the tolerance stays relative to
+                ||v||.
             preconditioner: M with `matvec(r)` ~ H^-1 r, symmetric positive definite, of the operator's shape.
 
         Returns:
@@ -149,7 +169,7 @@ class _State(Progress):
         self.rz, self.restart = rz, torch.zeros_like(self.restart)
 
     def verify(self) -> None:
-        """Judge by the true residual: CONVERGED, STAGNATED, or go on, from the true residual where r has drifted."""
+        """Judge by the true residual: CONVERGED, STAGNATED, or go on (where r has drifted, from there)."""
         true = self.system.residual(self.y)
         size, gap = norm(true), norm(true - self.r)
         self.true_norm = torch.where(self.open, size, self.true_norm)

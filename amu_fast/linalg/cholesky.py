@@ -1,24 +1,26 @@
 """Direct solves by a batched Cholesky factorisation, with a verdict per problem.
 
-    D H D = L L^T        u = D L^-T L^-1 D v        D = diag of powers of two, so that diag(D H D) lies in [1/2, 2]
+    D H D = L L^T        u = D L^-T L^-1 D v        D = diag of powers of two
 
-D costs no rounding (its entries are powers of two) and takes eigenvalues of 1e+-60 through a float32 factor.
+diag(D H D) lies in [1/2, 2]. D costs no rounding and takes eigenvalues of 1e+-60 through a float32 factor.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import final
+from typing import TYPE_CHECKING, final
 
 import torch
 from torch import Tensor
 
 from amu_fast.linalg.operators import LinearOperator, on_columns
-from amu_fast.linalg.solution import Solution
 from amu_fast.linalg.structure import to_dense
 from amu_fast.linalg.system import LinearSystem, check_options, norm, plain_arithmetic, power_of_two
 from amu_fast.status import Status
+
+if TYPE_CHECKING:
+    from amu_fast.linalg.solution import Solution
 
 
 @final
@@ -38,14 +40,17 @@ class CholeskyFactor:
 
     @property
     def shape(self) -> torch.Size:
+        """`(*b, p, p)`."""
         return self.lower.shape
 
     @property
     def dtype(self) -> torch.dtype:
+        """Of both sides of a product."""
         return self.scaling.dtype
 
     @property
     def device(self) -> torch.device:
+        """Where products are computed."""
         return self.lower.device
 
     def matvec(self, v: Tensor) -> Tensor:
@@ -54,7 +59,7 @@ class CholeskyFactor:
         # The factor may be narrower than v: what goes through it is of order 1.
         size = power_of_two(scaled.abs().amax(-1, keepdim=True))
         narrow = (scaled / size).to(self.lower.dtype)
-        solved = on_columns(lambda columns: torch.cholesky_solve(columns, self.lower), narrow, self.lower.dim() - 2)
+        solved = on_columns(lambda columns: torch.cholesky_solve(columns, self.lower), narrow, len(self.shape) - 2)
         failed = (self.status != Status.CONVERGED)[..., None]
         return torch.where(failed, math.nan, self.scaling * (solved.to(self.dtype) * size))
 
@@ -64,12 +69,12 @@ class Cholesky:
     """Solve H u = v directly, p^3/3 operations per problem; for small p.
 
     Args:
-        rtol: CONVERGED means ||v - H u|| <= max(rtol ||v||, atol), as for every solver; else STAGNATED. The residual
-            is taken with the operator itself, not with the matrix that was factored.
+        rtol: CONVERGED means ||v - H u|| <= max(rtol ||v||, atol), as for every solver; else STAGNATED. The
+            residual is taken with the operator itself, not with the matrix that was factored.
         atol: absolute part of the rule.
 
-    Accuracy: residuals are about u ||H|| ||u||, u the unit roundoff; float32 meets rtol = 1e-6 only up to a condition
-    number of a few tens: use `Refinement`, or float64.
+    Accuracy: residuals are about eps ||H|| ||u||; float32 meets rtol = 1e-6 only up to a
+    condition number of a few tens: use `Refinement`, or float64.
 
     >>> import torch
     >>> from amu_fast.linalg import MatrixOperator

@@ -9,20 +9,23 @@ The factor eta makes the sum tend to H^-1 v (without it, to H^-1 v / eta). It co
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from amu_fast.errors import DataError
-from amu_fast.linalg.operators import LinearOperator
-from amu_fast.linalg.solution import Solution
 from amu_fast.linalg.system import LinearSystem, Progress, check, check_options, norm, plain_arithmetic, sync_interval
 from amu_fast.status import Status
 
-# A convergent series has a falling residual (the norm of H's own eigenvectors' components all shrink), so growth by
-# this factor over the smallest residual seen is divergence, not noise ...
+if TYPE_CHECKING:
+    from amu_fast.linalg.operators import LinearOperator
+    from amu_fast.linalg.solution import Solution
+
+# The residual of a convergent series falls in every step (each of its components along H's eigenvectors does), so
+# growth by this factor over the smallest residual seen is divergence ...
 _GROWTH = 10.0
-# ... and so many steps without a new smallest residual are rounding.
+# ... and so many steps without a new smallest one are rounding.
 _PATIENCE = 50
 
 
@@ -31,7 +34,8 @@ def largest_eigenvalue(
 ) -> Tensor:
     """Power iteration for l_max of H (or of M H): ||H q|| after `steps` products, q of norm 1.
 
-    It *under*estimates: 3 / 10 steps reach .87 / .96 of l_max typically, so 2/estimate is never a safe step size.
+    It *under*estimates: 3 / 10 steps reach .87 / .96 of l_max typically, so 2/estimate is never a safe step
+    size.
 
     Args:
         operator: H, shape `(*b, p, p)`, symmetric.
@@ -67,17 +71,18 @@ class Neumann:
         rtol: CONVERGED means ||v - H u|| <= max(rtol ||v||, atol) for the true residual.
         atol: absolute part of the rule.
         max_steps: MAX_STEPS after so many steps.
-        terms: sum exactly so many terms of the series, whatever the residual; the status says whether the tolerance
-            was met (MAX_STEPS if not), a growing residual is DIVERGED all the same.
+        terms: sum exactly so many terms of the series, whatever the residual; the status says whether the
+            tolerance was met (MAX_STEPS if not), a growing residual is DIVERGED all the same.
         step_size: eta, for every problem; None: 1/(safety * estimate), the estimate by power iteration.
         power_steps: products of the power iteration.
-        safety: ten power steps reach about .96 of l_max, so with 1.1 eta stays below 1/l_max; it converges as long as
-            the estimate is above l_max/(2 safety).
+        safety: ten power steps reach about .96 of l_max, so with 1.1 eta stays below 1/l_max; it converges as
+            long as the estimate is above l_max/(2 safety).
         seed: of the power iteration's start vector.
         check_every: synchronises once every so many steps on a device, to stop early (every step on the CPU).
 
-    Accuracy: the residual is the true one in every step. If it grows tenfold over its smallest value the status is
-    DIVERGED and the value NaN: never an answer. 50 steps without a new smallest residual are STAGNATED.
+    Accuracy: the residual is the true one in every step. If it grows tenfold over its smallest value the
+    status is DIVERGED and the value NaN: never an answer. 50 steps without a new smallest residual are
+    STAGNATED.
 
     >>> import torch
     >>> from amu_fast.linalg import MatrixOperator
@@ -99,9 +104,14 @@ class Neumann:
 
     def __post_init__(self) -> None:
         check_options(
-            "Neumann", self.rtol, self.atol,
-            max_steps=self.max_steps, terms=self.terms, power_steps=self.power_steps, check_every=self.check_every,
-        )  # fmt: skip
+            "Neumann",
+            self.rtol,
+            self.atol,
+            max_steps=self.max_steps,
+            terms=self.terms,
+            power_steps=self.power_steps,
+            check_every=self.check_every,
+        )
         if self.step_size is not None and not 0 < self.step_size < float("inf"):
             raise DataError(f"Neumann: step_size must be > 0, got {self.step_size}; None estimates 1/l_max")
         if not 1 <= self.safety < float("inf"):
@@ -152,9 +162,7 @@ class Neumann:
     def _eta(self, operator: LinearOperator, preconditioner: LinearOperator | None) -> Tensor:
         if self.step_size is not None:
             return torch.tensor(self.step_size, dtype=torch.float64, device=operator.device)
-        estimate = largest_eigenvalue(
-            operator, steps=self.power_steps, seed=self.seed, preconditioner=preconditioner
-        )
+        estimate = largest_eigenvalue(operator, steps=self.power_steps, seed=self.seed, preconditioner=preconditioner)
         return 1.0 / (self.safety * estimate)
 
 
@@ -170,7 +178,7 @@ class _State(Progress):
         self.best, self.best_step = self.true_norm, self.steps
 
     def update(self, r: Tensor) -> None:
-        """y += eta M r for every open problem."""
+        """Add eta M r to y for every open problem."""
         z = r if self.preconditioner is None else self.preconditioner.matvec(r)
         self.y = torch.where(self.open[..., None], self.y + self.eta * z, self.y)
 

@@ -12,15 +12,17 @@ right-hand sides as columns, so no matrix is ever copied per right-hand side.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, final, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, final, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from amu_fast.errors import DataError
 from amu_fast.ops.glm import glm_hvp
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @runtime_checkable
@@ -84,14 +86,17 @@ class MatrixOperator:
 
     @property
     def shape(self) -> torch.Size:
+        """`(*b, p, p)`."""
         return self.matrix.shape
 
     @property
     def dtype(self) -> torch.dtype:
+        """Of both sides of a product."""
         return self.matrix.dtype
 
     @property
     def device(self) -> torch.device:
+        """Where products are computed."""
         return self.matrix.device
 
     def matvec(self, v: Tensor) -> Tensor:
@@ -150,15 +155,18 @@ class GlmHessian:
 
     @property
     def shape(self) -> torch.Size:
+        """`(*b, p, p)`."""
         p = self.x.shape[-1] + int(self.intercept)
         return torch.Size((*self.x.shape[:-2], p, p))
 
     @property
     def dtype(self) -> torch.dtype:
+        """Of both sides of a product."""
         return self.x.dtype
 
     @property
     def device(self) -> torch.device:
+        """Where products are computed."""
         return self.x.device
 
     def matvec(self, v: Tensor) -> Tensor:
@@ -224,14 +232,17 @@ class DampedOperator:
 
     @property
     def shape(self) -> torch.Size:
+        """`(*b, p, p)`."""
         return self.base.shape
 
     @property
     def dtype(self) -> torch.dtype:
+        """Of both sides of a product."""
         return self.base.dtype
 
     @property
     def device(self) -> torch.device:
+        """Where products are computed."""
         return self.base.device
 
     def matvec(self, v: Tensor) -> Tensor:

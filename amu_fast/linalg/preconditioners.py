@@ -3,8 +3,8 @@
     Jacobi    M = diag(H)^-1
     Nystrom   M = (l_r + mu) U (L + mu I)^-1 U^T + (I - U U^T),   H ~ U L U^T + mu I
 
-Both are symmetric positive definite whenever H is. What is wrong with H shows in the solver: a zero on the diagonal
-becomes NONFINITE, a negative one INDEFINITE.
+Both are symmetric positive definite whenever H is. What is wrong with H shows in the solver: a zero on the
+diagonal becomes NONFINITE, a negative one INDEFINITE.
 """
 
 from __future__ import annotations
@@ -51,14 +51,17 @@ class JacobiPreconditioner:
 
     @property
     def shape(self) -> torch.Size:
+        """`(*b, p, p)`."""
         return torch.Size((*self.inverse_diagonal.shape, self.inverse_diagonal.shape[-1]))
 
     @property
     def dtype(self) -> torch.dtype:
+        """Of both sides of a product."""
         return self.inverse_diagonal.dtype
 
     @property
     def device(self) -> torch.device:
+        """Where products are computed."""
         return self.inverse_diagonal.device
 
     def matvec(self, v: Tensor) -> Tensor:
@@ -71,8 +74,8 @@ class JacobiPreconditioner:
 class NystromPreconditioner:
     """M v = v + U ((weights - 1) o (U^T v)) from a randomised low-rank approximation of H - mu I.
 
-    With a rank of about twice the effective dimension sum_j l_j/(l_j + mu), the preconditioned condition number is
-    below 28 with high probability, whatever that of H.
+    With a rank of about twice the effective dimension sum_j l_j/(l_j + mu), the preconditioned condition
+    number is below 28 with high probability, whatever that of H.
 
     Args:
         basis: U, `(*b, p, r)`, orthonormal columns.
@@ -96,13 +99,13 @@ class NystromPreconditioner:
     def from_operator(
         cls, operator: LinearOperator, rank: int, *, shift: float | None = None, seed: int = 0
     ) -> NystromPreconditioner:
-        """Sketch H - mu I with `rank` products, in one call.
+        """Sketch H - mu I with `rank` products, in one call; the decompositions synchronise with a GPU.
 
         Args:
             operator: H, shape `(*b, p, p)`.
             rank: r, 1 <= r <= p.
-            shift: mu >= 0 with H - mu I positive semidefinite; None: the l2 of a `GlmHessian` plus the damping of a
-                `DampedOperator`, 0 for other operators.
+            shift: mu >= 0 with H - mu I positive semidefinite; None: the l2 of a `GlmHessian` plus the
+                damping of a `DampedOperator`, 0 for other operators.
             seed: of the test matrix, the same for every problem and device.
 
         Raises:
@@ -119,21 +122,27 @@ class NystromPreconditioner:
             gaussian = torch.randn(p, rank, generator=generator, dtype=torch.float64)
             test = torch.linalg.qr(gaussian).Q.to(operator.device, operator.dtype)
             sketch = _sketch(operator, test, mu)
+            # Decompositions raise for the whole batch when one problem holds NaN; that problem gets NaN weights.
+            usable = sketch.isfinite().all(-1).all(-1)[..., None]
+            sketch = torch.where(usable[..., None], sketch, 0.0)
             basis, eigenvalues = _low_rank(test.double(), sketch, torch.finfo(operator.dtype).eps)
-            weights = _weights(eigenvalues, mu)
+            weights = torch.where(usable, _weights(eigenvalues, mu), math.nan)
         return cls(basis.to(operator.dtype), weights.to(operator.dtype))
 
     @property
     def shape(self) -> torch.Size:
+        """`(*b, p, p)`."""
         *batch, p, _ = self.basis.shape
         return torch.Size((*batch, p, p))
 
     @property
     def dtype(self) -> torch.dtype:
+        """Of both sides of a product."""
         return self.basis.dtype
 
     @property
     def device(self) -> torch.device:
+        """Where products are computed."""
         return self.basis.device
 
     def matvec(self, v: Tensor) -> Tensor:

@@ -2,30 +2,33 @@
 
     r = v - H u   (the operator's precision)        d = H^-1 r   (factor_dtype)        u += d
 
-Each step multiplies the error by about k(H) u_low, u_low the unit roundoff of the factor: float32 inside float64 gains
-three digits a step at condition number 1e4, and ends at float64's own accuracy.
+Each step multiplies the error by about k(H) eps, eps that of factor_dtype: float32 inside
+float64 gains three digits a step at condition number 1e4, and ends at float64's own accuracy.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from amu_fast.errors import DataError
 from amu_fast.linalg.cholesky import Cholesky
-from amu_fast.linalg.operators import LinearOperator
-from amu_fast.linalg.solution import LinearSolver, Solution
 from amu_fast.linalg.structure import cast
 from amu_fast.linalg.system import LinearSystem, Progress, check_options, norm, plain_arithmetic, power_of_two
 from amu_fast.status import Status
 
+if TYPE_CHECKING:
+    from amu_fast.linalg.operators import LinearOperator
+    from amu_fast.linalg.solution import LinearSolver, Solution
+
 # r -> (d ~ H^-1 r, status of that solve).
 _Inverse = Callable[[Tensor], tuple[Tensor, Tensor]]
 
-# A step that leaves more than this share of the residual has stopped working (Demmel et al. 2006, "aggressive").
+# A step that leaves more than this share of the residual has stopped working (the source's "aggressive" setting).
 _CONTRACTION = 0.9
 
 
@@ -34,15 +37,16 @@ class Refinement:
     """Solve H u = v in the operator's dtype with an inner solver in a narrower one.
 
     Args:
-        inner: `Cholesky()` is factored once and reused; an iterative solver is called with the narrowed operator
-            in every step (its own tolerance says how much a step gains).
+        inner: `Cholesky()` is factored once and reused; an iterative solver is called with the narrowed
+            operator in every step (its own tolerance says how much a step gains).
         factor_dtype: dtype of the inner solve.
         rtol: CONVERGED means ||v - H u|| <= max(rtol ||v||, atol) for the true residual.
         atol: absolute part of the rule.
         max_steps: MAX_STEPS after so many corrections.
 
-    Accuracy: converges while k(H) times the unit roundoff of `factor_dtype` is below 1, about 1e7 for float32.
-    Beyond that the status is INDEFINITE (no factor at that precision) or STAGNATED: nothing falls back in silence.
+    Accuracy: converges while k(H) times the unit roundoff of `factor_dtype` is below 1, about 1e7 for
+    float32. Beyond that the status is INDEFINITE (no factor at that precision) or STAGNATED: nothing falls
+    back in silence.
 
     Source: Demmel, Hida, Kahan, Li, Mukherjee, Riedy, "Error bounds from extra-precise iterative refinement",
     ACM TOMS 32 (2006).
@@ -98,7 +102,7 @@ class Refinement:
             return state.solution()
 
     def _inverse(self, operator: LinearOperator, preconditioner: LinearOperator | None) -> _Inverse:
-        """r -> (d ~ H^-1 r, status), both `(*k, *b)` but for d's last dimension."""
+        """The inner solve: r -> (d ~ H^-1 r, its status)."""
         if isinstance(self.inner, Cholesky):
             factor = self.inner.factor(operator, self.factor_dtype)
             return lambda r: (factor.matvec(r), factor.status.expand(r.shape[:-1]))

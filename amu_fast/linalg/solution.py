@@ -1,20 +1,22 @@
 """What a solver returns, and what a solver is.
 
-A solver never returns a bare tensor: the value comes with the status of each problem, the norm of the residual
-recomputed from that very value, and the steps taken. Nothing here makes the device wait except
+A solver never returns a bare tensor: the value comes with the status of each problem, the norm of the
+residual recomputed from that very value, and the steps taken. Nothing here makes the device wait except
 `Solution.raise_for_status`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from amu_fast.errors import SolveError
-from amu_fast.linalg.operators import LinearOperator
 from amu_fast.status import Status
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from amu_fast.linalg.operators import LinearOperator
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,8 +32,8 @@ class Solution:
     Args:
         value: `(*k, *b, p)`.
         status: `(*k, *b)` int8, values of `Status`, on the device.
-        residual_norms: `(*k, *b)` float64: ||v - H value|| of the operator given to `solve` (damped if that was a
-            `DampedOperator`), recomputed by a product, never taken from a recurrence.
+        residual_norms: `(*k, *b)` float64: ||v - H value|| of the operator given to `solve` (damped if that
+            was a `DampedOperator`), recomputed by a product, never taken from a recurrence.
         steps: `(*k, *b)` int64, steps until the problem's status was decided.
     """
 
@@ -51,7 +53,7 @@ class Solution:
 
         >>> import torch
         >>> from amu_fast.linalg import Cholesky, MatrixOperator
-        >>> Cholesky().solve(MatrixOperator(-torch.eye(2)), torch.ones(2)).raise_for_status()
+        >>> Cholesky().solve(MatrixOperator(-torch.eye(2)), torch.ones(2)).raise_for_status()  # doctest: +ELLIPSIS
         Traceback (most recent call last):
         ...
         amu_fast.errors.SolveError: 1 of 1 linear systems not solved: 1 INDEFINITE; ...
@@ -64,7 +66,7 @@ class Solution:
         codes = self.status.flatten().tolist()
         norms, steps = self.residual_norms.flatten().tolist(), self.steps.flatten().tolist()
         failed = [i for i, code in enumerate(codes) if code != Status.CONVERGED]
-        # NaN compares false with everything, so it is put below every number: the worst residual is a number if any is.
+        # NaN ranks below every number here: the worst residual is a number if any is.
         worst = max(failed, key=lambda i: (norms[i] == norms[i], norms[i]))
         kinds = [status for status in Status if status != Status.CONVERGED and status in codes]
         counts = ", ".join(f"{codes.count(status)} {status.name}" for status in kinds)
@@ -89,6 +91,6 @@ class LinearSolver(Protocol):
     ) -> Solution:
         """Solve H u = v for `rhs (*k, *b, p)`, starting at `initial` of the same shape (default: zero).
 
-        `preconditioner.matvec(r)` approximates H^-1 r and is symmetric positive definite. Both are hints: they
-        change the number of steps, not the meaning of the result. Nothing is recorded for autograd.
+        `preconditioner.matvec(r)` approximates H^-1 r and is symmetric positive definite. Both are hints:
+        they change the number of steps, not the meaning of the result. Nothing is recorded for autograd.
         """

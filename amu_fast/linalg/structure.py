@@ -1,6 +1,8 @@
 """An operator's matrix, diagonal and lower-precision copy: by its own method where it has one, else by products.
 
     to_dense(H) = [H e_1, ..., H e_p]        diagonal(H)_j = e_j^T H e_j        cast(H)(v) = round(H(widen v))
+
+A class offers `dense()`, `diagonal()` or `cast(dtype)` where that is cheaper than products.
 """
 
 from __future__ import annotations
@@ -64,7 +66,8 @@ def diagonal(operator: LinearOperator) -> Tensor:
         `(*b, p)`.
 
     Raises:
-        DataError: the class has no `diagonal()`; p products would cost more than a Jacobi preconditioner saves.
+        DataError: the class has no `diagonal()`; p products would cost more than a Jacobi preconditioner
+            saves.
     """
     if isinstance(operator, DampedOperator):
         return diagonal(operator.base) + operator.damping

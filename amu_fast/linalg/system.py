@@ -2,25 +2,30 @@
 
     scale = the power of two below max|v|        b = v / scale        target = max(rtol ||b||, atol / scale)
 
-Solvers iterate on H y = b with u = scale * y. A power of two makes both scalings exact, so right-hand sides of 1e-30
-and 1e+30 take the same steps to the same digits, and no denominator needs a "+ eps". Inner products and norms are
-taken in float64 whatever the dtype of the vectors. The residual that decides is (v - H u)/scale with the *returned* u.
+Solvers iterate on H y = b with u = scale * y. A power of two makes both scalings exact, so right-hand sides
+of 1e-30 and 1e+30 take the same steps to the same digits, and no denominator needs a "+ eps". Inner products
+and norms are taken in float64 whatever the dtype of the vectors. The residual that decides is (v - H u)/scale
+with the *returned* u.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from amu_fast.errors import DataError
-from amu_fast.linalg.operators import LinearOperator
 from amu_fast.linalg.solution import Solution
 from amu_fast.status import Status
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from amu_fast.linalg.operators import LinearOperator
 
 WITHOUT_VALUE = (Status.INDEFINITE, Status.NONFINITE, Status.DIVERGED)
 
@@ -58,7 +63,7 @@ def sync_interval(device: torch.device, check_every: int) -> int:
 
 
 def true_residual(operator: LinearOperator, rhs: Tensor, value: Tensor) -> Tensor:
-    """v - H u by one product, `(*k, *b, p)`; pass an undamped operator for the undamped residual."""
+    """The residual v - H u by one product, `(*k, *b, p)`; pass an undamped operator for the undamped residual."""
     return rhs - operator.matvec(value)
 
 
@@ -117,7 +122,7 @@ class LinearSystem:
 class Progress:
     """Where every problem of a batch stands; the base of the solvers' states.
 
-    `open`: no verdict yet; problems without a verdict at the end are MAX_STEPS. A closed problem no longer changes.
+    `open`: no verdict yet; MAX_STEPS if there is none at the end. A closed problem no longer changes.
     """
 
     def __init__(self, system: LinearSystem) -> None:
@@ -159,10 +164,10 @@ def check(operator: LinearOperator, v: Tensor, name: str, shape: torch.Size | No
 
 
 def check_options(owner: str, rtol: float, atol: float, **counts: int | None) -> None:
-    """rtol and atol must be finite and >= 0, every count >= 1."""
+    """Tolerances must be finite and >= 0, every count >= 1."""
     for name, number in (("rtol", rtol), ("atol", atol)):
         if not (math.isfinite(number) and number >= 0):
-            raise DataError(f"{owner}: {name} must be finite and >= 0, got {number}; 1e-6 is usual for rtol, 0 for atol")
+            raise DataError(f"{owner}: {name} must be finite and >= 0, got {number}; defaults do")
     for name, count in counts.items():
         if count is not None and count < 1:
-            raise DataError(f"{owner}: {name} must be >= 1, got {count}")
+            raise DataError(f"{owner}: {name} must be >= 1, got {count}; None or the default does")

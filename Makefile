@@ -63,10 +63,10 @@ $(VENV)/.torch: constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet --upgrade "pip>=24" "setuptools>=77" ninja
 	@if [ -n "$(TORCH_INDEX)" ] && echo "==> torch from $(TORCH_INDEX)" && $(PROBE) && $(PIP) install --quiet \
-	  --retries 1 --timeout 60 -c constraints.txt --index-url "$(TORCH_INDEX)" torch; then :; else \
+	  --retries 1 --timeout 60 -c constraints.txt --index-url "$(TORCH_INDEX)" torch numpy; then :; else \
 	  if [ -n "$(TORCH_INDEX)" ]; then echo "==> $(TORCH_INDEX) cannot be used here; falling back"; fi; \
 	  echo "==> torch from pip's own index (on Linux perhaps its large CUDA build)"; \
-	  $(PIP) install --quiet -c constraints.txt torch; \
+	  $(PIP) install --quiet -c constraints.txt torch numpy; \
 	fi
 	@$(BIN)/python -c "import torch; print('==> torch', torch.__version__)"
 	@touch $@

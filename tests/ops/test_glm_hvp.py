@@ -186,3 +186,13 @@ def test_autocast_does_not_reach_inside(l2):
     assert inside.dtype == torch.float32
     assert torch.equal(inside, glm_hvp(x, c, v, l2, True))
     assert torch.equal(reference, GLM_HVP.reference(x, c, v, l2, True))
+
+
+@pytest.mark.gpu
+@DTYPES
+@pytest.mark.parametrize("n", [0, 1, 63, 1000])
+def test_on_a_cuda_device(n, dtype):
+    x, c, v = problem(n, 257, batch=(3,), dtype=dtype)
+    got = GLM_HVP.bare(x.cuda(), c.cuda(), v.cuda(), 0.1, True)
+    assert got.device.type == "cuda"
+    assert_accurate(got.cpu(), x, c, v, 0.1, True)

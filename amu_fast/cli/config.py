@@ -7,6 +7,7 @@ are its fields, so every constant of every method can be set and none needs to b
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -131,20 +132,19 @@ def _build(cls: type, options: Any, path: str, base: Any = None) -> Any:
     """An instance of a dataclass from a mapping, or `base` with the mapping's changes."""
     if not isinstance(options, Mapping):
         raise DataError(f"{path} must be a mapping, got {options!r}")
-    hints = get_type_hints(cls)
     known = [f.name for f in dataclasses.fields(cls) if f.init and f.name not in _CODE]
     values = {}
     for key, value in options.items():
         if key not in known:
             raise DataError(f"{path}.{key} is not an option; the options are {', '.join(known)}")
-        values[key] = _value(key, value, hints[key], f"{path}.{key}", getattr(base, key, None))
+        values[key] = _value(cls, key, value, f"{path}.{key}", getattr(base, key, None))
     try:
         return cls(**values) if base is None else dataclasses.replace(base, **values)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
 
 
-def _value(key: str, value: Any, hint: Any, path: str, base: Any) -> Any:
+def _value(cls: type, key: str, value: Any, path: str, base: Any) -> Any:
     if key in _NAMED:
         return _pick(path, value, _NAMED[key])
     if key == "follower":
@@ -153,10 +153,17 @@ def _value(key: str, value: Any, hint: Any, path: str, base: Any) -> Any:
     if key in _NESTED and value is not None:
         return _build(_NESTED[key], value, path, base)
     try:
-        adapter: TypeAdapter[Any] = TypeAdapter(hint)
+        adapter: TypeAdapter[Any] = TypeAdapter(_hint(cls, key))
         return adapter.validate_python(value)
     except ValidationError as error:
         raise DataError(_first(error, path)) from error
+
+
+def _hint(cls: type, key: str) -> Any:
+    """The type of one field; of one alone, as others may be known to the type checker only."""
+    owner = next(base for base in cls.__mro__ if key in base.__dict__.get("__annotations__", {}))
+    alone = type(owner.__name__, (), {"__annotations__": {key: owner.__annotations__[key]}})
+    return get_type_hints(alone, vars(sys.modules[owner.__module__]))[key]
 
 
 def _pick(path: str, name: Any, table: dict[str, Any]) -> Any:

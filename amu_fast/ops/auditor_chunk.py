@@ -94,8 +94,8 @@ class Chunk:
         broken = (used & ~torch.isfinite(x).all(-1)).any(-1)
         # Rows that a problem does not use, and problems that cannot be solved, must not reach its arithmetic.
         x = torch.where((used & ~(broken | skipped)[:, None]).unsqueeze(-1), x, 0)
-        t = torch.where(skipped[:, None], 0, train / train.sum(-1, keepdim=True).clamp_min(1))
-        weight = torch.where(skipped[:, None], 0, held / normaliser)
+        t = torch.where(skipped[:, None], 0, train.double() / train.sum(-1, keepdim=True).clamp_min(1))
+        weight = torch.where(skipped[:, None], 0, held.double() / normaliser)
         moments = Moments.of(x, t) if settings.standardize else None
         if moments is not None:
             x = torch.where(used.unsqueeze(-1), moments.apply(x), 0)
@@ -105,7 +105,7 @@ class Chunk:
         optima = minimise(problems, settings.rtol, settings.max_steps)
         solved = _differentiate(problems, HeldOut(weight, settings.payoff), optima, moments, settings, cast)
         bad = broken | ~torch.isfinite(solved.payoff) | ~torch.isfinite(optima.gradient_norm)
-        accuracy = ((problems.margins(optima.w) > 0) & held).sum(-1) / held.sum(-1)
+        accuracy = ((problems.margins(optima.w) > 0) & held).sum(-1).double() / held.sum(-1)
         return solved.finish(bad, skipped, used, accuracy, (folds, groups))
 
 

@@ -1,8 +1,8 @@
-"""Dense reference of one auditor step, written from docs/game.md alone: one problem at a time, loops, no torch.
+"""Dense reference of one auditor step, from docs/game.md alone: one problem at a time, loops, no torch.
 
-`auditor_step` does in slow, plain numpy what the library does fast: solve problem (2) of every (fold, group), evaluate
-the payoff (5), solve the adjoint system (6) and write the gradient rows (7), (8), through the moments (S) if asked.
-The arithmetic is `dtype`'s, by default wider than float64 where the machine has it: see `tests.oracle_follower`.
+`auditor_step` does in slow, plain numpy what the library does fast: solve problem (2) of every (fold, group),
+evaluate the payoff (5), solve the adjoint system (6), write the gradient rows (7), (8), through (S) if asked.
+The arithmetic is `dtype`'s, by default wider than float64 where the machine has it: see `oracle_follower`.
 """
 
 from __future__ import annotations
@@ -10,10 +10,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from oracle_follower import WIDE, Follower, optimum, payoff_slope, payoff_value, solve
 
-from tests.oracle_follower import WIDE, Follower, optimum, payoff_slope, payoff_value, solve
-
-__all__ = ["WIDE", "Follower", "Solved", "Step", "auditor_step", "gradients", "optimum", "row_gradients", "solve_problem"]
+__all__ = [
+    "WIDE",
+    "Follower",
+    "Solved",
+    "Step",
+    "auditor_step",
+    "gradients",
+    "optimum",
+    "row_gradients",
+    "solve_problem",
+]
 
 SMALLEST_NORMAL = np.finfo(np.float64).tiny
 
@@ -33,7 +42,7 @@ def with_intercept(x):
 
 @dataclass(frozen=True)
 class Solved:
-    """Everything about one problem: x (n, p) and h (n_h, p) are rows as the follower sees them, with intercept."""
+    """One problem: x (n, p) and h (n_h, p) are rows as the follower sees them, with intercept."""
 
     follower: Follower
     payoff_kind: str
@@ -110,7 +119,7 @@ def gradients(problem):
 
 @dataclass(frozen=True)
 class Step:
-    """Result of `auditor_step`: per problem (K, G, ...), gradients of Σ_g per_problem[k] by fold (K, N, d)."""
+    """Result of `auditor_step`: per problem (K, G, ...), gradients of Σ_g per_problem[k] (K, N, d)."""
 
     per_problem: np.ndarray
     params: np.ndarray
@@ -136,10 +145,10 @@ def is_skipped(labels, train, held):
 
 
 def auditor_step(
-    scores, labels, *, follower, train_masks, held_out_masks=None, groups=None, num_groups=None, payoff="hinge",
-    standardize=False, normaliser=None, dtype=np.longdouble,
+    scores, labels, *, follower, train_masks, held_out_masks=None, groups=None, num_groups=None,
+    payoff="hinge", standardize=False, normaliser=None, dtype=np.longdouble,
 ):  # fmt: skip
-    """Every (fold, group) problem of one batch: scores (N, d), labels (N,) ±1, masks (K, N), groups (N,) or None."""
+    """Every (fold, group) problem: scores (N, d), labels (N,) ±1, masks (K, N), groups (N,) or None."""
     groups = np.zeros(len(labels), np.int64) if groups is None else groups
     num_groups = int(groups.max()) + 1 if num_groups is None else num_groups
     held_out_masks = ~train_masks if held_out_masks is None else held_out_masks

@@ -1,7 +1,7 @@
-"""The bounds of docs/game.md section 5, formula by formula, for one solved problem: equation (9) in plain numpy.
+"""The bounds of docs/game.md section 5, formula by formula, for one problem: equation (9) in plain numpy.
 
-Given the optimum ŵ and adjoint û of some solver, `bounds` says how far the gradient made of them can be from the
-exact one. It is evaluated in the oracle's `dtype`, with the ε of the arithmetic that produced ŵ and û.
+Given the optimum ŵ and adjoint û of some solver, `bounds` says how far the gradient made of them can be from
+the exact one. It is evaluated in the oracle's `dtype`, with the ε of the arithmetic that produced ŵ and û.
 """
 
 from __future__ import annotations
@@ -9,8 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-
-from tests.oracle_follower import payoff_slope
+from oracle_follower import payoff_slope
 
 EPS = 2.0**-53
 #: Largest |σ''|, the Lipschitz constant of ℓ'' of the logistic loss, rounded up: 1/(6√3) = 0.09622...
@@ -108,7 +107,7 @@ def bounds(problem, w, u, output_eps=0.0, factor=True):
 
 
 def _through_moments(problem, train, held_out):
-    """Row bounds through (S): max(1/sd)·[b_i + (Σ b_j + ‖x_i‖_∞ Σ b_j ‖x_j‖_∞)/n], second term on training rows."""
+    """Row bounds through (S): max(1/sd)·[b_i + (Σ b_j + ‖x_i‖_∞ Σ b_j ‖x_j‖_∞)/n]."""
     x, h = problem.x[:, :-1], problem.h[:, :-1]
     largest, largest_held = np.abs(x).max(axis=1), np.abs(h).max(axis=1, initial=0)
     total = train.sum() + held_out.sum()
@@ -121,7 +120,7 @@ def _cast(problem, w, u, train, held_out, output_eps):
     """Add the rounding of the gradient rows to the output type."""
     from dataclasses import replace
 
-    from tests.oracle import gradients
+    from oracle import gradients
 
     rows, held_rows = gradients(replace(problem, w=w, u=u))
     return train + output_eps * _norms(rows), held_out + output_eps * _norms(held_rows)

@@ -1,9 +1,9 @@
 """Losses, optima and linear systems of the oracle: problem (2) and its Hessian (4) in plain numpy.
 
-Everything is evaluated in `dtype`. The default, `np.longdouble` (2⁻⁶⁴ on x86), makes the result exact to far more
-digits than float64 has, so that a comparison judges the library and not this file. Linear systems are solved with a
-float64 inverse and refined with residuals in `dtype`; optima are found by Newton's method in float64 with an exact
-line search and polished in `dtype` until the residual no longer falls.
+Everything is evaluated in `dtype`. The default, `np.longdouble` (2⁻⁶⁴ on x86), makes the result exact to far
+more digits than float64 has, so that a comparison judges the library and not this file. Linear systems are
+solved with a float64 inverse and refined with residuals in `dtype`; optima are found by Newton's method in
+float64 with an exact line search and polished in `dtype` until the residual no longer falls.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def payoff_slope(kind, m):
 
 
 def _root(phi):
-    """The positive root of a continuous non-decreasing function with φ(0) < 0, by bracketing and Illinois steps."""
+    """Positive root of a continuous non-decreasing function with φ(0) < 0: bracket, then Illinois steps."""
     low, high = 0.0, 1.0
     f_low, f_high = phi(low), phi(high)
     goal = 1e-3 * abs(f_low)

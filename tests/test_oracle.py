@@ -1,4 +1,4 @@
-"""The oracle checked against itself: finite differences, scikit-learn, many-digit arithmetic, and its own bounds."""
+"""The oracle checked against itself: finite differences, scikit-learn, 40 digits, and its own bounds."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import mpmath
 import numpy as np
+import oracle
+import oracle_bounds
 import pytest
-
-from tests import oracle, oracle_bounds, zoo
+import zoo
 
 LOSSES = pytest.mark.parametrize("loss", zoo.LOSSES)
 
@@ -55,7 +56,9 @@ def test_optimum_is_stationary_and_no_neighbour_is_lower(loss):
             return f.value(p.y * (p.x @ w)).mean() + f.l2 / 2 * (w @ w)
 
         scale = np.linalg.norm(p.x.astype(float), axis=1).mean()
-        assert np.linalg.norm(f.gradient(p.x, p.y, p.w).astype(float)) <= 1e-17 * scale * max(1, 1e3 * (not oracle.WIDE))
+        assert np.linalg.norm(f.gradient(p.x, p.y, p.w).astype(float)) <= 1e-17 * scale * max(
+            1, 1e3 * (not oracle.WIDE)
+        )
         directions = rng.standard_normal((20, len(p.w)))
         assert all(g(p.w + 1e-4 * step) > g(p.w) for step in directions)
 
@@ -146,7 +149,10 @@ def test_skipped_and_absent_rows_give_nothing():
 def test_planted_rows_sit_on_the_kink(loss):
     rng = np.random.default_rng(5)
     case = zoo.random_case(rng, cells=[12, 12], d=6, loss=loss)
-    planted = [zoo.plant_held_out_kink(rng, case), zoo.plant_held_out_kink(rng, replace(case, standardize=True))]
+    planted = [
+        zoo.plant_held_out_kink(rng, case),
+        zoo.plant_held_out_kink(rng, replace(case, standardize=True)),
+    ]
     planted += [zoo.plant_train_kink(rng, case)] if loss != "logistic" else []
     for each in planted:
         assert all(p.kink_distance() <= 1e-14 for p in each.truth().problems.values())
@@ -154,6 +160,7 @@ def test_planted_rows_sit_on_the_kink(loss):
 
 def disturbed(rng, problem, size, adjoint_size):
     """float64 iterates at about these relative distances from w* and u*, and the gradient made of them."""
+
     def move(value, relative):
         noise = rng.standard_normal(len(value))
         return (value + relative * np.linalg.norm(value.astype(float)) * noise / np.linalg.norm(noise)).astype(float)
@@ -186,7 +193,7 @@ def test_bounds_hold_for_disturbed_iterates():
 
 
 def test_bounds_are_not_vacuous():
-    """At the optimum, what is left of the bounds is rounding: a relative 1e-4 in 9 of 10 problems of the grid."""
+    """At the optimum what is left is rounding: a relative 1e-4 or less in 9 of 10 problems of the grid."""
     relative = []
     for case in zoo.grid_zoo(np.random.default_rng(7), centred=True):
         (problem,) = case.truth().problems.values()

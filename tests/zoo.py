@@ -1,7 +1,7 @@
-"""Random auditing batches for the tests, reproducible by seed: numpy arrays in, cases for oracle and library out.
+"""Random auditing batches for the tests, reproducible by seed, as numpy arrays.
 
-Cases cover sizes, losses, payoffs, standardisation, ragged groups, ignored rows, rows in neither set, and rows planted
-exactly on a kink of the follower's loss or of the payoff.
+Cases cover sizes, losses, payoffs, standardisation, ragged groups, ignored rows, rows in neither set and rows
+planted exactly on a kink of the follower's loss or of the payoff.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ import itertools
 from dataclasses import dataclass, replace
 
 import numpy as np
-
-from tests import oracle
+import oracle
 
 LOSSES = ("logistic", "squared_hinge", "huberised_hinge")
 PAYOFFS = ("hinge", "logistic")
@@ -46,13 +45,13 @@ class Case:
     def __str__(self):
         n, d = self.scores.shape
         return (
-            f"{self.loss} l2={self.l2:g} width={self.width:g} payoff={self.payoff} standardize={self.standardize} "
+            f"{self.loss} l2={self.l2:g} width={self.width:g} {self.payoff} standardize={self.standardize} "
             f"N={n} d={d} G={self.num_groups} K={len(self.train_masks)}"
         )
 
 
 def split(rng, groups, labels, num_groups, folds):
-    """Training masks (folds, N): per (group, membership) cell, the documented share of 7/10, drawn anew per fold."""
+    """Training masks (folds, N): 7/10 of each (group, membership) cell, drawn anew per fold."""
     masks = np.zeros((folds, len(labels)), bool)
     for fold in masks:
         for g in range(num_groups):
@@ -66,8 +65,8 @@ def split(rng, groups, labels, num_groups, folds):
 def random_case(rng, *, cells, d, folds=1, signal=1.0, ignored=0, centred=False, **options):
     """A batch with `cells[g]` rows a side in group g and `ignored` rows of group −1, in random order.
 
-    Rows are correlated normals around a random mean, or independent standard normals if `centred`; the two sides are
-    `signal` away from the middle.
+    Rows are correlated normals around a random mean, or independent standard normals if `centred`; the two
+    sides are `signal` away from the middle.
     """
     groups = np.repeat(np.concatenate([np.arange(len(cells)), [-1]]), [*(2 * np.asarray(cells)), ignored])
     labels = np.concatenate([np.repeat([-1.0, 1.0], c) for c in cells] + [rng.choice([-1.0, 1.0], ignored)])
@@ -129,11 +128,12 @@ def plant_train_kink(rng, case):
 
 
 def grid_zoo(rng, groups=1, **options):
-    """One case per size, l2, loss and payoff over the whole range for which the bounds are claimed (288 cases)."""
+    """One case per size, l2, loss and payoff over the range for which the bounds are claimed: 288 cases."""
     axes = ((10, 18, 100, 250), (4, 11, 64, 101), (1e-3, 1e-2, 1e-1), LOSSES, PAYOFFS)
     return [
         random_case(
-            rng, cells=[cell] * groups, d=d, l2=l2, loss=loss, payoff=payoff, signal=rng.choice([0.0, 1.0, 3.0]), **options
+            rng, cells=[cell] * groups, d=d, l2=l2, loss=loss, payoff=payoff,
+            signal=rng.choice([0.0, 1.0, 3.0]), **options,
         )
         for cell, d, l2, loss, payoff in itertools.product(*axes)
     ]  # fmt: skip

@@ -13,10 +13,11 @@ from torch.nn import functional
 
 from amu_fast.report.provenance import Provenance
 from amu_fast.report.report import Cost, MethodRecord, Report
+from amu_fast.unlearn.batch_norm import refresh_statistics, tracking_layers
 from amu_fast.unlearn.callbacks import Callback, ClosingCallback, StepState
 from amu_fast.unlearn.door import check_model, check_result, class_logits, device_of, kept_modes, own_randomness
 from amu_fast.unlearn.history import History
-from amu_fast.unlearn.meter import GradientSamples
+from amu_fast.unlearn.meter import FORWARD_SHARE, GradientSamples
 from amu_fast.unlearn.optimise import Optimiser, Sgd
 from amu_fast.unlearn.result import Result
 from amu_fast.unlearn.streams import BatchStream, Fetches, generator
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 Values = Mapping[str, Tensor]
 Augment = Callable[[Tensor, torch.Generator], Tensor]
+
+_REFRESH_SHARE = 0.02  # of the budget, for batch-norm statistics at the end of a game
 
 
 class Recipe(Protocol):
@@ -74,6 +77,7 @@ class Run:
         self.history = History(recipe.name)
         self.steps = 0
         self._lr = recipe.optimiser.lr
+        self._finish: Callable[[], None] | None = None
         self._augment_rng = generator(seed, "augment")
 
     def rows(self, name: str) -> Rows:
@@ -87,9 +91,7 @@ class Run:
 
     def loss(self, stream: BatchStream) -> Tensor:
         """Mean cross-entropy of the next batch in the model's current (train) mode; charges its rows."""
-        inputs, labels = stream.next()
-        if self.recipe.augment is not None:
-            inputs = self.recipe.augment(inputs, self._augment_rng)
+        inputs, labels = self._draw(stream)
         self.meter.add(len(labels))
         return functional.cross_entropy(class_logits(self.model(inputs), len(labels)), labels)
 
@@ -98,6 +100,17 @@ class Run:
         loss = self.loss(stream)
         (weight * loss).backward()
         return {"retain_loss": loss.detach()}
+
+    def refresh_at_end(self, stream: BatchStream) -> None:
+        """Re-estimate batch-norm statistics when the steps are over; the rows are charged now, so the budget holds.
+
+        A game moves weights faster than moving averages follow. Without batch-norm nothing is done or charged.
+        """
+        if tracking_layers(self.model):
+            rows = min(len(self.splits.rows("retain")), _REFRESH_SHARE * self.meter.budget / FORWARD_SHARE)
+            batches = max(1, round(rows / stream.batch_size))
+            self.meter.add(batches * stream.batch_size, backward=False)
+            self._finish = lambda: refresh_statistics(self.model, lambda: self._draw(stream)[0], batches)
 
     def update(self, gradient: Callable[[], Values], optimiser: Optimiser | None = None) -> Values:
         """One optimiser step on the gradients that `gradient()` leaves in `.grad`; returns what it returned."""
@@ -125,6 +138,8 @@ class Run:
                     self.steps += 1
                     self.history.add(self.steps, {"used": self.meter.used, "lr": self._lr}, values)
                     stopped = self._tell(values)
+                if self._finish is not None:
+                    self._finish()
         finally:
             for callback in self.recipe.callbacks:
                 if isinstance(callback, ClosingCallback):
@@ -136,6 +151,12 @@ class Run:
         recipe = self.recipe
         report = Report(MethodRecord.of(recipe), self.seed, history, cost, Provenance.collect(recipe))
         return Result(self.model, report)
+
+    def _draw(self, stream: BatchStream) -> tuple[Tensor, Tensor]:
+        inputs, labels = stream.next()
+        if self.recipe.augment is not None:
+            inputs = self.recipe.augment(inputs, self._augment_rng)
+        return inputs, labels
 
     def _tell(self, values: Values) -> bool:
         """Show the step to the callbacks, whose evaluations move neither modes nor random numbers; True: stop."""

@@ -78,6 +78,7 @@ class ScoreMomentMatching:
         """
         run = Run(self, model, splits, seed)
         retain = run.stream("retain", run.rows("retain"))
+        run.refresh_at_end(retain)
         rows = AuditRows.of(
             run, self.scores, self.rows_per_side, self.game_fraction, self.split_seed, self.hold_nonmembers
         )

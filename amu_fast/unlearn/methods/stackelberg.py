@@ -126,6 +126,7 @@ class Stackelberg:
         """
         run = Run(self, model, splits, seed)
         base = self._base(run)
+        run.refresh_at_end(base)
         hold = self.auditor.hold_nonmembers
         rows = AuditRows.of(run, self.auditor.scores, self.rows_per_side, self.game_fraction, self.split_seed, hold)
         game = Game(rows, self.auditor, self.weight, _PARTS[self.implicit], self.cap)

@@ -15,16 +15,17 @@ from amu_fast.audit.scores import logits_and_loss
 from amu_fast.errors import DataError
 from amu_fast.report.provenance import Provenance
 from amu_fast.report.report import AttackRecord, Metric, Report
-from amu_fast.splits import Splits
+from amu_fast.splits import PARTS, Splits
 from amu_fast.unlearn.methods import ScoreMomentMatching, Stackelberg
 from amu_fast.unlearn.result import Result
 
 if TYPE_CHECKING:
     from amu_fast.audit.attacks import AttackResult
+    from amu_fast.audit.metrics import Array
     from amu_fast.protocols import Attack, Method
     from amu_fast.rows import Part
 
-_PARTS = ("retain", "forget", "validation", "test")
+_SHOWN_PARTS = ("retain", "forget", "test")
 
 
 def unlearn(
@@ -58,18 +59,18 @@ def unlearn(
     splits = Splits(retain, forget, validation, test)
     method = Stackelberg() if method is None else method
     result = method.unlearn(model, splits, seed=seed)
-    provenance = Provenance.collect(method, splits)
-    report = replace(result.report, provenance=provenance)
-    if test is not None:
-        report = measured(report, result.model, splits, method)
-    return Result(result.model, report)
+    report = replace(result.report, provenance=Provenance.collect(method, splits))
+    if test is None:
+        return Result(result.model, report)
+    before, after = (SplitOutputs.of(m, splits, parts=PARTS) for m in (model, result.model))
+    losses = {"before": _losses(before), "after": _losses(after)}
+    return Result(result.model, _measured(report, after, result.model, splits, method), losses)
 
 
-def measured(report: Report, model: nn.Module, splits: Splits, method: Method) -> Report:
+def _measured(report: Report, outputs: SplitOutputs, model: nn.Module, splits: Splits, method: Method) -> Report:
     """The report with accuracies and attacks on the test rows; what cannot be computed is None with its reason."""
-    outputs = SplitOutputs.of(model, splits, parts=_PARTS)
     metrics: dict[str, Metric] = {}
-    for part in ("retain", "forget", "test"):
+    for part in _SHOWN_PARTS:
         metrics[f"{part}_accuracy"] = Metric.of(accuracy_interval(outputs.require(part).correct))
     in_loss, in_logits = _in_game(method)
     attacks: list[AttackRecord] = []
@@ -84,6 +85,10 @@ def measured(report: Report, model: nn.Module, splits: Splits, method: Method) -
         pair = (Outputs.of_model(model, game), outputs.test)
         metrics["loss_auc_game_rows_vs_test"] = Metric.of(LossThreshold().run(pair).auc)
     return replace(report, metrics={**report.metrics, **metrics}, attacks=(*report.attacks, *attacks))
+
+
+def _losses(outputs: SplitOutputs) -> dict[str, Array]:
+    return {part: outputs.require(part).require("loss") for part in _SHOWN_PARTS}
 
 
 def _attacked(attack: Attack, outputs: SplitOutputs) -> AttackRecord | Metric:

@@ -12,7 +12,7 @@ from digits import network, weights
 
 import amu_fast.unlearn as au
 from amu_fast.audit.attacks import LinearSvmAttack, LossThreshold, Outputs
-from amu_fast.errors import DataError
+from amu_fast.errors import BackendError, DataError
 from amu_fast.report.report import Report
 
 QUICK = au.Stackelberg(epochs=1.0, batch_size=64)
@@ -66,7 +66,9 @@ def test_saved_files_restore_model_and_report(result, tmp_path):
     from safetensors.torch import load_file
 
     folder = result.save(tmp_path / "new" / "out")
-    assert {path.name for path in folder.iterdir()} == {"report.json", "model.safetensors"}
+    files = {"report.json", "model.safetensors", "players.png", "losses.png", "roc.png"}
+    assert {path.name for path in folder.iterdir()} == files
+    assert (folder / "roc.png").read_bytes()[:4] == b"\x89PNG"
     model = network()
     model.load_state_dict(load_file(folder / "model.safetensors"))
     assert torch.equal(weights(model), weights(result.model))
@@ -77,13 +79,21 @@ def test_saved_files_restore_model_and_report(result, tmp_path):
 def test_tied_weights_are_saved(result, tmp_path):
     model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 4))
     model[1].weight = model[0].weight
-    au.Result(model, result.report).save(tmp_path)
-    assert (tmp_path / "model.safetensors").stat().st_size > 0
+    au.Result(model, result.report).save(tmp_path, figures=False)
+    assert {path.name for path in tmp_path.iterdir()} == {"report.json", "model.safetensors"}
+
+
+@pytest.mark.parametrize("package", ["safetensors.torch", "matplotlib.figure"])
+def test_a_missing_package_is_named_before_anything_is_written(result, tmp_path, monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(BackendError, match=f"need.* {package.split('.')[0]}"):
+        result.save(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("fault", [OSError(28, "No space left on device"), KeyboardInterrupt()], ids=["disk", "ctrl-c"])
 def test_an_interrupted_save_leaves_the_old_files_whole(result, tmp_path, monkeypatch, fault):
-    result.save(tmp_path)
+    au.Result(result.model, result.report).save(tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
     def fails(*_):

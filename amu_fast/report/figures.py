@@ -126,7 +126,7 @@ def player_curves(history: Mapping[str, Sequence[float | None]], title: str = "B
             if _recorded(history, name):
                 _smoothed(axes, used, history[name], text, colour, dash)
         if label == "gradient bound":
-            axes.set_yscale("log")
+            _log_scale(axes, history["gradient_bound"])
         axes.legend(fontsize=7, frameon=False, loc="best")
     grid[-1, 0].set_xlabel("gradient samples used", fontsize=9, color=INK)
     canvas.caption(figure, "Pale: each step. Strong: running mean. A payoff at its null is what chance earns.")
@@ -170,6 +170,14 @@ def budget_gap(
 
 def _recorded(history: Mapping[str, Sequence[float | None]], name: str) -> bool:
     return any(v is not None and np.isfinite(v) for v in history.get(name, ()))
+
+
+def _log_scale(axes: Any, column: Sequence[float | None]) -> None:
+    """A log axis around the positive values; linear where there are none (every problem skipped)."""
+    positive = [v for v in column if v is not None and np.isfinite(v) and v > 0]
+    if positive:
+        axes.set_yscale("log")
+        axes.set_ylim(min(positive) / 2.0, max(positive) * 2.0)
 
 
 def _smoothed(axes: Any, used: Array, column: Sequence[float | None], label: str, colour: str, dash: Any) -> None:

@@ -29,16 +29,17 @@ def write_atomic(path: str | Path, data: bytes) -> Path:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        try:
+            with temporary.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
     except OSError as error:
         raise DataError(
             f"cannot write {len(data)} bytes to {path}: {error.strerror or error}; free space there, mind its "
             f"permissions, or choose another place; nothing was left half-written"
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return path

@@ -125,8 +125,9 @@ class NystromPreconditioner:
             # Decompositions raise for the whole batch when one problem holds NaN; that problem gets NaN weights.
             usable = sketch.isfinite().all(-1).all(-1)[..., None]
             sketch = torch.where(usable[..., None], sketch, 0.0)
-            basis, eigenvalues = _low_rank(test.double(), sketch, torch.finfo(operator.dtype).eps)
-            weights = torch.where(usable, _weights(eigenvalues, mu), math.nan)
+            eps = torch.finfo(operator.dtype).eps
+            basis, eigenvalues = _low_rank(test.double(), sketch, eps)
+            weights = torch.where(usable, _weights(eigenvalues, mu, eps), math.nan)
         return cls(basis.to(operator.dtype), weights.to(operator.dtype))
 
     @property
@@ -166,7 +167,7 @@ def _sketch(operator: LinearOperator, test: Tensor, mu: float) -> Tensor:
     *batch, p, _ = operator.shape
     rank = test.shape[-1]
     columns = test.mT.reshape(rank, *[1] * len(batch), p).expand(rank, *batch, p)
-    product = operator.matvec(columns.contiguous()).movedim(0, -1)
+    product = operator.matvec(columns).movedim(0, -1)
     return product.double() - mu * test.double()
 
 
@@ -182,8 +183,18 @@ def _low_rank(test: Tensor, sketch: Tensor, eps: float) -> tuple[Tensor, Tensor]
     return basis, singular.square()
 
 
-def _weights(eigenvalues: Tensor, mu: float) -> Tensor:
-    """(l_r + mu)/(l_j + mu), l_r the smallest eigenvalue that was found; 1 for directions that were dropped."""
+def _weights(eigenvalues: Tensor, mu: float, eps: float) -> Tensor:
+    """(l_r + mu)/(l_j + mu), l_r the last eigenvalue; 1 for directions that were dropped.
+
+    Where some were dropped the sketch has seen the whole of H - mu I: what is left of H is mu, so l_r = 0 (with mu = 0
+    it is the smallest that was found: nothing has to be solved in the null space).
+
+    v + U ((w - 1) o U^T v) cancels down to eps in the directions U, so smaller weights are raised to 100 eps, where
+    rounding changes them by 1 %.
+    """
+    floor = 100 * eps
     found = eigenvalues > torch.finfo(torch.float64).eps * eigenvalues[..., :1]
     smallest = torch.where(found, eigenvalues, torch.inf).amin(-1, keepdim=True)
-    return torch.where(found, (smallest + mu) / (eigenvalues + mu), 1.0)
+    last = smallest if mu == 0 else torch.where(found[..., -1:], smallest, 0.0) + mu
+    ratio = last / torch.where(found, eigenvalues + mu, 1.0)
+    return torch.where(found, ratio.clamp(floor, 1.0), 1.0)

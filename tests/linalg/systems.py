@@ -6,6 +6,7 @@ import math
 from functools import lru_cache
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from amu_fast.linalg import MatrixOperator
 from amu_fast.status import Status
@@ -70,6 +71,16 @@ def assert_solved(matrix, rhs, solution, rtol, smallest):
     exact = torch.linalg.solve(matrix.double(), rhs.double()[..., None])[..., 0]
     error = (solution.value.double() - exact).norm(dim=-1)
     assert bool((error <= (target + slack) / smallest).all())
+
+
+class Questions(TorchDispatchMode):
+    """Counts how often the host asks for a number: every `bool(tensor)` or `.item()`."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
 
 
 class Counting:

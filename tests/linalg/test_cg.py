@@ -8,8 +8,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from linalg.systems import Counting, assert_solved, normal, residual_norms, rounding, spd, statuses, symmetric
-from torch.utils._python_dispatch import TorchDispatchMode
+from linalg.systems import (
+    Counting,
+    Questions,
+    assert_solved,
+    normal,
+    residual_norms,
+    rounding,
+    spd,
+    statuses,
+    symmetric,
+)
 
 import amu_fast.linalg.cg
 import amu_fast.linalg.neumann
@@ -91,10 +100,10 @@ def test_small_refreshes_reach_what_rounding_allows_in_float32():
 
 
 def test_problems_stop_one_by_one_and_then_do_not_change():
-    matrices = torch.stack([spd(63, kappa) for kappa in (2.0, 50.0, 1e4)])
+    matrices = torch.stack([spd(63, kappa) for kappa in (2.0, 10.0, 1e4)])
     rhs, operator = normal(3, 63), MatrixOperator(matrices)
     solution = ConjugateGradient().solve(operator, rhs)
-    assert_solved(matrices, rhs, solution, 1e-6, smallest=torch.tensor([0.5, 0.02, 1e-4]))
+    assert_solved(matrices, rhs, solution, 1e-6, smallest=torch.tensor([0.5, 0.1, 1e-4]))
     steps = solution.steps.tolist()
     assert steps[0] < steps[1] < steps[2]
     for i in (0, 1):
@@ -102,7 +111,7 @@ def test_problems_stop_one_by_one_and_then_do_not_change():
         assert torch.equal(early.value[: i + 1], solution.value[: i + 1])
         assert not torch.equal(early.value[i + 1], solution.value[i + 1])
     # Company does not change when a problem stops (sums in another order shift ill-conditioned ones by a few steps).
-    for i, slack in enumerate((0, 0, 20)):
+    for i, slack in enumerate((0, 1, 20)):
         alone = ConjugateGradient().solve(MatrixOperator(matrices[i]), rhs[i])
         assert abs(int(alone.steps) - steps[i]) <= slack
 
@@ -160,31 +169,21 @@ def test_products_are_steps_plus_one_look_every_refresh():
     assert counting.products == steps + -(-steps // 50)
 
 
-class Questions(TorchDispatchMode):
-    """Counts how often the host asks for a number: every `bool(tensor)` or `.item()`."""
-
-    count = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.count += func is torch.ops.aten._local_scalar_dense.default
-        return func(*args, **(kwargs or {}))
-
-
 @pytest.mark.parametrize(
     ("solver", "module"),
     [
-        (ConjugateGradient(rtol=0.0, max_steps=100), amu_fast.linalg.cg),
-        (Neumann(terms=101), amu_fast.linalg.neumann),
+        (ConjugateGradient(rtol=0.0, max_steps=50), amu_fast.linalg.cg),
+        (Neumann(terms=51), amu_fast.linalg.neumann),
     ],
 )
 def test_the_device_is_asked_once_every_check_every_steps(solver, module, monkeypatch):
     monkeypatch.setattr(module, "sync_interval", lambda device, check_every: check_every)
-    operator, rhs = MatrixOperator(spd(1000, 1e4)), normal(2, 1000)
+    operator, rhs = MatrixOperator(spd(63, 1e8)), normal(2, 63)
     with Questions() as questions:
-        solution = replace(solver, check_every=25).solve(operator, rhs)
-    assert int(solution.steps.max()) == 100
-    # 100/25, and for CG one more before each of the two stretches between looks.
-    assert questions.count <= 100 / 25 + 2
+        solution = replace(solver, check_every=10).solve(operator, rhs)
+    assert int(solution.steps.max()) == 50
+    # 50/10, and for CG one more: is anything open?
+    assert questions.count <= 6
 
 
 def test_checking_rarely_changes_no_bit(monkeypatch):

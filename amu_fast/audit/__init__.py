@@ -1,8 +1,32 @@
 """The auditor: scores, folds, payoffs, metrics and attacks."""
 
+from amu_fast.audit.attacks import (
+    AttackResult,
+    CalibratedLoss,
+    LinearSvmAttack,
+    LossThreshold,
+    Outputs,
+    PaperAttack,
+    SplitOutputs,
+)
 from amu_fast.audit.auditor import Auditor
 from amu_fast.audit.bank import MemoryBank
 from amu_fast.audit.cap import ChanceCap
+from amu_fast.audit.delong import auc_difference, auc_interval
+from amu_fast.audit.intervals import (
+    Interval,
+    accuracy_difference,
+    accuracy_interval,
+    attained_margin,
+    average_gap,
+    clopper_pearson,
+    equivalent,
+    paired_t,
+    sign_flip_test,
+    t_interval,
+)
+from amu_fast.audit.predict import predict
+from amu_fast.audit.roc import RocCurve, roc_curve, tpr_difference, tpr_interval
 from amu_fast.audit.scores import (
     ModelOutputs,
     ScoreMap,
@@ -16,20 +40,44 @@ from amu_fast.audit.scores import (
 from amu_fast.audit.step import Bounds, HingePayoff, LogisticPayoff, Payoff, auditor_step
 
 __all__ = [
+    "AttackResult",
     "Auditor",
     "Bounds",
+    "CalibratedLoss",
     "ChanceCap",
     "HingePayoff",
+    "Interval",
+    "LinearSvmAttack",
     "LogisticPayoff",
+    "LossThreshold",
     "MemoryBank",
     "ModelOutputs",
+    "Outputs",
+    "PaperAttack",
     "Payoff",
+    "RocCurve",
     "ScoreMap",
+    "SplitOutputs",
     "TopK",
+    "accuracy_difference",
+    "accuracy_interval",
+    "attained_margin",
+    "auc_difference",
+    "auc_interval",
     "auditor_step",
+    "average_gap",
+    "clopper_pearson",
     "confidence",
+    "equivalent",
     "log_likelihood",
     "logits_and_loss",
     "margin",
     "modified_entropy",
+    "paired_t",
+    "predict",
+    "roc_curve",
+    "sign_flip_test",
+    "t_interval",
+    "tpr_difference",
+    "tpr_interval",
 ]

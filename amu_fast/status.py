@@ -27,7 +27,7 @@ class Status(IntEnum):
 
 _ADVICE = {
     Status.CONVERGED: "The residual is below its tolerance; nothing to do.",
-    Status.MAX_STEPS: "Raise max_steps, loosen rtol, add a preconditioner, or raise l2 (changes the problem) or damping.",
+    Status.MAX_STEPS: "Raise max_steps, loosen rtol, add a preconditioner, or raise damping (or l2, a new problem).",
     Status.INDEFINITE: "The operator has a direction of non-positive curvature; add damping or use a Gauss-Newton operator.",
     Status.NONFINITE: "NaN or infinity in the operator, the right-hand side or the scores; check the model's outputs.",
     Status.STAGNATED: "The residual stopped falling above its tolerance; use float64, iterative refinement or a looser rtol.",

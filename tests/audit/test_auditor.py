@@ -127,9 +127,9 @@ def test_bank_keeps_the_latest_rows_and_round_trips():
     copy = MemoryBank(capacity=3)
     copy.load_state_dict(bank.state_dict())
     assert torch.equal(copy.members.scores, bank.members.scores)
-    with pytest.raises(DataError, match="capacity must be 4.*got a state with 3"):
+    with pytest.raises(DataError, match=r"capacity must be 4.*got a state with 3"):
         MemoryBank(capacity=4).load_state_dict(bank.state_dict())
-    with pytest.raises(DataError, match="1 columns.*got 2"):
+    with pytest.raises(DataError, match=r"1 columns.*got 2"):
         bank.add(torch.zeros(1, 2), torch.zeros(1, 2))
 
 

@@ -27,13 +27,11 @@ _COLUMNS = (
 class Progress:
     """Callback that shows step, losses, payoff, the auditor's accuracy, residual and bound, ms a step and time to go.
 
-    Reads values, and so waits for the device, only when a line is due. One object can serve one run after another.
+    Pass it to a method, `FineTune(callbacks=(Progress(),))`. Reads values, and so waits for the device, only when a line is due. One object can serve one run after another.
 
     Args:
         log_seconds: Without a terminal, seconds between two lines.
         stream: Where lines go; None: standard error.
-
-    >>> FineTune(callbacks=(Progress(),))  # doctest: +SKIP
     """
 
     def __init__(self, log_seconds: float = 10.0, stream: TextIO | None = None) -> None:

@@ -80,7 +80,5 @@ def _weights(state: dict[str, Tensor]) -> bytes:
     try:
         from safetensors.torch import save
     except ImportError as error:
-        raise BackendError(
-            "saving a model needs safetensors; pip install safetensors"
-        ) from error
+        raise BackendError("saving a model needs safetensors; pip install safetensors") from error
     return save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()})

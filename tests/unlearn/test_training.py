@@ -284,3 +284,11 @@ def test_weights_that_break_in_the_last_step_are_found(trained, splits):
 def test_fine_tuning_lowers_the_retain_loss(splits):
     model = FineTune(epochs=4.0, batch_size=32, optimiser=Sgd(lr=0.05)).unlearn(network(), splits).model
     assert loss_on(model, splits, "retain") < 0.7 * loss_on(network(), splits, "retain")
+
+
+@pytest.mark.gpu
+@by_name
+def test_models_on_a_device_take_rows_from_the_host(method, trained, splits):
+    result = method.unlearn(deepcopy(trained).cuda(), splits)
+    assert all(tensor.is_cuda for tensor in result.model.state_dict().values())
+    assert result.report.cost.steps == method.unlearn(trained, splits).report.cost.steps

@@ -27,8 +27,8 @@ _COLUMNS = (
 class Progress:
     """Callback that shows step, losses, payoff, the auditor's accuracy, residual and bound, ms a step and time to go.
 
-    Pass it to a method, `FineTune(callbacks=(Progress(),))`. Reads values, and so waits for the device, only when a line
-    is due. One object can serve one run after another.
+    Pass it to a method, `FineTune(callbacks=(Progress(),))`. Reads values, and so waits for the device, only when a
+    line is due. One object can serve one run after another.
 
     Args:
         log_seconds: Without a terminal, seconds between two lines.

@@ -128,6 +128,7 @@ class _State(Progress):
         super().__init__(system)
         self.preconditioner = preconditioner
         self.claimed = torch.zeros_like(self.open)
+        self.goal = system.target
         self.anchor = torch.full_like(self.true_norm, torch.inf)
         self.taken = 0
         self.close(~self.true_norm.isfinite(), Status.NONFINITE)
@@ -158,15 +159,17 @@ class _State(Progress):
         self.steps = self.steps + running
         size = dot(self.r, self.r).sqrt()
         self.close(running & ~size.isfinite(), Status.NONFINITE)
-        self.claimed = self.claimed | (running & (size <= self.system.target))
+        self.claimed = self.claimed | (running & (size <= self.goal))
 
     def turn(self) -> None:
-        """The next direction, p = z + beta p; p = z where `restart`."""
+        """The next direction of every running problem, p = z + beta p; p = z where `restart`."""
         z = self.r if self.preconditioner is None else self.preconditioner.matvec(self.r)
         rz = dot(self.r, z)
         beta = (rz / self.rz).to(self.p.dtype)[..., None]
-        self.p = torch.where(self.restart[..., None], z, z + beta * self.p)
-        self.rz, self.restart = rz, torch.zeros_like(self.restart)
+        running = self.open & ~self.claimed
+        following = torch.where(self.restart[..., None], z, z + beta * self.p)
+        self.p = torch.where(running[..., None], following, self.p)
+        self.rz, self.restart = torch.where(running, rz, self.rz), self.restart & ~running
 
     def verify(self) -> None:
         """Judge by the true residual: CONVERGED, STAGNATED, or go on (where r has drifted, from there)."""
@@ -179,5 +182,7 @@ class _State(Progress):
         self.close(drifted & (size > _PROGRESS * self.anchor), Status.STAGNATED)
         self.anchor = torch.where(drifted, size, self.anchor)
         self.r = torch.where(drifted[..., None], true, self.r)
+        # A claim that was refuted by a hair: the next one needs a margin (none where r starts from the truth again).
+        self.goal = torch.where(drifted, self.system.target, torch.where(self.claimed, self.goal / 2, self.goal))
         self.claimed = torch.zeros_like(self.claimed)
         self.restart = drifted

@@ -7,6 +7,7 @@ are its fields, so every constant of every method can be set and none needs to b
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import sys
 from collections.abc import Mapping
 from importlib import import_module
@@ -161,8 +162,8 @@ def _value(cls: type, key: str, value: Any, path: str, base: Any) -> Any:
 
 def _hint(cls: type, key: str) -> Any:
     """The type of one field; of one alone, as others may be known to the type checker only."""
-    owner = next(base for base in cls.__mro__ if key in base.__dict__.get("__annotations__", {}))
-    alone = type(owner.__name__, (), {"__annotations__": {key: owner.__annotations__[key]}})
+    owner = next(base for base in cls.__mro__ if key in inspect.get_annotations(base))
+    alone = type(owner.__name__, (), {"__annotations__": {key: inspect.get_annotations(owner)[key]}})
     return get_type_hints(alone, vars(sys.modules[owner.__module__]))[key]
 
 

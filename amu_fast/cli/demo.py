@@ -100,7 +100,7 @@ def run_demo(*, data: str, data_dir: Path | None, units: int, seed: int, out: Pa
     task = replace(DEMO_TASK, data=data)
     console.print(
         f"{task.data}: {task.train} training images, {task.forget} of them to forget, {task.noise:.0%} of all labels "
-        f"wrong on purpose, so that there is something to memorise. Every method gets {BUDGET:.1%} of retraining's work."
+        f"wrong on purpose, so that there is something to memorise. Each method gets {BUDGET:.1%} of retraining's work."
     )
     population = task.population(data_dir)
     done = []
@@ -166,6 +166,11 @@ def _report(task: Task, done: Sequence[_UnitRuns]) -> DemoReport:
         history=_game(done[0]).result.report.history if _game(done[0]).result is not None else None,
         provenance=Provenance.collect(task, done[0].unit.splits),
     )
+
+
+def _trained(name: str, role: str, done: Sequence[_UnitRuns]) -> MethodRuns:
+    """The row of one of the units' own models."""
+    return _row(name, done, [d.unit.outputs[role] for d in done], [d.unit.seconds[role] for d in done])
 
 
 def _row(name: str, done: Sequence[_UnitRuns], outputs: Sequence[SplitOutputs], seconds: Sequence[float]) -> MethodRuns:

@@ -13,7 +13,8 @@ import torch
 import versus_oracle as vs
 import zoo
 
-STOPS = (1e-2, 1e-5, 1e-10)
+#: Newton's stop and the share of the zoo that is tried with it: every case, every second one.
+STOPS = ((1e-2, 1), (1e-5, 2), (1e-10, 2))
 
 
 @lru_cache(maxsize=1)
@@ -44,15 +45,15 @@ def violations(case, truth, payoff, gradient):
     return found
 
 
-@pytest.mark.parametrize("rtol", STOPS)
-def test_bounds_hold_on_the_zoo_however_early_newton_stops(rtol):
+@pytest.mark.parametrize(("rtol", "stride"), STOPS)
+def test_bounds_hold_on_the_zoo_however_early_newton_stops(rtol, stride):
     found, problems = [], 0
-    for case, truth in zoo_with_truth():
+    for case, truth in zoo_with_truth()[stride // 2 :: stride]:
         scores = vs.leaf(case)
         payoff = vs.step(case, scores, rtol=rtol)
         found += violations(case, truth, payoff, gradient_of(payoff, scores))
         problems += len(truth.problems)
-    assert problems >= 600
+    assert problems >= 600 / stride
     assert not found, f"{len(found)} of {problems}: {found[:3]}"
 
 
@@ -61,7 +62,7 @@ def test_bounds_include_the_rounding_of_the_output(dtype):
     """Scores and gradients in low precision: the truth is that of the rounded scores, kinks planted after rounding."""
     rng = np.random.default_rng(41)
     found = []
-    for case in zoo.grid_zoo(rng)[::4] + zoo.hard_zoo(rng, 60):
+    for case in zoo.grid_zoo(rng)[::5] + zoo.hard_zoo(rng, 60):
         scores = vs.leaf(case, dtype)
         rounded = replace(case, scores=scores.detach().double().numpy())
         payoff = vs.step(rounded, scores, rtol=1e-12)
@@ -162,7 +163,7 @@ def test_uncertain_rows_are_the_rows_on_kinks():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 def test_bounds_hold_on_a_larger_zoo(seed):
     rng = np.random.default_rng(1000 + seed)
     found = []

@@ -27,7 +27,7 @@ def smooth_case(seed, **options):
 def test_gradcheck(loss, payoff, standardize):
     """Central differences of the re-solved step, every entry of the Jacobian of `per_problem`."""
     options = {"loss": loss, "payoff": payoff, "standardize": standardize, "l2": 0.05}
-    case = smooth_case(50, cells=[4, 5], d=2, folds=2, ignored=1, **options)
+    case = smooth_case(50, cells=[3, 4], d=2, folds=2, ignored=1, **options)
     assert torch.autograd.gradcheck(
         lambda scores: vs.step(case, scores).per_problem, vs.leaf(case), eps=1e-5, atol=1e-8, rtol=1e-6
     )
@@ -36,7 +36,7 @@ def test_gradcheck(loss, payoff, standardize):
 @EVERY
 def test_gradcheck_with_few_rows_and_many_scores(loss, payoff, standardize):
     options = {"loss": loss, "payoff": payoff, "standardize": standardize, "l2": 0.05}
-    case = smooth_case(51, cells=[4], d=9, **options)
+    case = smooth_case(51, cells=[3], d=5, **options)
     assert torch.autograd.gradcheck(
         lambda scores: vs.step(case, scores).per_problem, vs.leaf(case), eps=1e-5, atol=1e-8, rtol=1e-6
     )

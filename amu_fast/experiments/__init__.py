@@ -1,0 +1,1 @@
+"""Experiments on real images: tasks, units, searches and the table of methods."""

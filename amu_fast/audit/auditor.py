@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from amu_fast.audit import folds as fold_plans
+from amu_fast.audit.bank import MemoryBank
 from amu_fast.audit.scores import ModelOutputs, log_likelihood
 from amu_fast.audit.step import HingePayoff, LogisticPayoff, Parts, Payoff, auditor_step
 from amu_fast.errors import DataError
 from amu_fast.followers import LinearFollower, SquaredHinge
 from amu_fast.status import Status
-
-if TYPE_CHECKING:
-    from amu_fast.audit.bank import MemoryBank
 
 Pair = tuple[Tensor, Tensor]
 

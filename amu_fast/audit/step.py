@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from amu_fast.errors import DataError
+from amu_fast.followers import LinearFollower
 from amu_fast.ops import auditor_chunk as columns
 from amu_fast.ops import auditor_step as operator
 from amu_fast.ops import losses
-
-if TYPE_CHECKING:
-    from amu_fast.followers import LinearFollower
 
 Parts = Literal["full", "direct", "implicit"]
 _PARTS = {"full": columns.FULL, "direct": columns.DIRECT, "implicit": columns.IMPLICIT}
@@ -139,6 +137,10 @@ def auditor_step(
     >>> step.accuracy, scores.grad.shape
     (tensor([[1.]], dtype=torch.float64), torch.Size([8, 1]))
     """
+    if not isinstance(follower, LinearFollower):
+        raise DataError(f"follower must be a follower of amu_fast.followers, got {follower!r}; SquaredHinge() is usual")
+    if payoff is not None and not isinstance(payoff, (HingePayoff, LogisticPayoff)):
+        raise DataError(f"payoff must be HingePayoff() or LogisticPayoff(), got {payoff!r}")
     if scores.dim() != 2 or not scores.is_floating_point():
         raise DataError(f"scores must be (N, d) floating point, got {tuple(scores.shape)} {scores.dtype}")
     n = scores.shape[0]

@@ -73,7 +73,7 @@ class LinearFollower:
         optima = minimise(problems, self.rtol, self.max_steps)
         batch = scores.shape[:-2]
         return Solution(
-            value=optima.w.reshape(*batch, -1),
+            value=optima.w.reshape(*batch, optima.w.shape[-1]),
             status=optima.status.reshape(batch),
             residual_norms=optima.gradient_norm.reshape(batch),
             steps=optima.steps.reshape(batch),
@@ -82,21 +82,21 @@ class LinearFollower:
     def objective(self, params: Tensor, scores: Tensor, labels: Tensor) -> Tensor:
         """(*b): g(w) of equation (2), for params (*b, d + 1)."""
         problems = self._problems(scores, labels)
-        w = params.double().reshape(problems.x.shape[0], -1)
+        w = params.double().reshape(problems.x[:, 0].shape)
         return problems.objective(problems.margins(w), w).reshape(scores.shape[:-2])
 
     def hessian(self, params: Tensor, scores: Tensor, labels: Tensor) -> GlmHessian:
         """The Hessian of g at params (*b, d + 1): equation (4)."""
         problems = self._problems(scores, labels)
-        w = params.double().reshape(problems.x.shape[0], -1)
+        w = params.double().reshape(problems.x[:, 0].shape)
         c = problems.row_curvature(problems.margins(w)).reshape(labels.shape)
         return GlmHessian(scores.double(), c, self.l2, intercept=True)
 
     def mixed_vjp(self, params: Tensor, adjoint: Tensor, scores: Tensor, labels: Tensor) -> tuple[Tensor, None]:
         """-d<dg(w), u>/d scores with u = adjoint (*b, d + 1) held constant: equation (7), (*b, n, d)."""
         problems = self._problems(scores, labels)
-        w = params.double().reshape(problems.x.shape[0], -1)
-        u = adjoint.double().reshape(problems.x.shape[0], -1)
+        w = params.double().reshape(problems.x[:, 0].shape)
+        u = adjoint.double().reshape(problems.x[:, 0].shape)
         m = problems.margins(w)
         along_u = problems.t * problems.y * losses.slope(self.kind, m, self.width)
         along_w = problems.row_curvature(m) * times(problems.x, u)
@@ -104,15 +104,17 @@ class LinearFollower:
         return -rows[..., :-1].reshape(scores.shape), None
 
     def _problems(self, scores: Tensor, labels: Tensor) -> Problems:
+        if not scores.is_floating_point():
+            raise DataError(f"scores must be floating point, got {scores.dtype}; use scores.double()")
         if scores.dim() < 2 or labels.shape != scores.shape[:-1]:
             raise DataError(
                 f"scores must be (*b, n, d) and labels (*b, n), got {tuple(scores.shape)} and {tuple(labels.shape)}"
             )
-        n = scores.shape[-2]
+        *batch, n, d = scores.shape
         if n == 0:
             raise DataError(f"scores must have at least one row, got shape {tuple(scores.shape)}")
-        x = scores.detach().double().reshape(-1, *scores.shape[-2:])
-        y = labels.double().reshape(-1, n)
+        x = scores.detach().double().reshape(math.prod(batch), n, d)
+        y = labels.double().reshape(math.prod(batch), n)
         if bool((y.abs() != 1).any()):
             raise DataError(f"labels must be +1 (member) or -1, got values {labels.unique().tolist()[:5]}")
         x = torch.cat([x, torch.ones_like(x[..., :1])], -1)

@@ -144,7 +144,8 @@ def _differentiate(
     gradient_bound = (row_bounds + cast * rows.norm(dim=-1)).norm(dim=-1)
     if settings.parts != FULL:
         gradient_bound = torch.full_like(gradient_bound, torch.nan)
-    payoff = -(held_out.weight * losses.payoff_loss(held_out.kind, m)).sum(-1)
+    # Not the negative, which would make a payoff of nothing -0.
+    payoff = 0 - (held_out.weight * losses.payoff_loss(held_out.kind, m)).sum(-1)
     nothing = torch.full_like(payoff, torch.nan)
     columns = [nothing, bounds.params, bounds.adjoint, gradient_bound, optima.gradient_norm, residual.norm(dim=-1)]
     counts = torch.stack([bounds.uncertain, optima.steps], -1)

@@ -31,7 +31,10 @@ class Moments:
         """Moments of x (P, q, d) under row weights t (P, q) that sum to 1."""
         weight = t.unsqueeze(-1)
         mean = (weight * x).sum(-2, keepdim=True)
-        deviation = (weight * (x - mean).square()).sum(-2, keepdim=True).sqrt()
+        # Squares of scores beyond 1e±154 would leave the range of a double.
+        centred = torch.where(weight > 0, x - mean, 0)
+        unit = centred.abs().amax(-2, keepdim=True).clamp_min(_TINY)
+        deviation = unit * (weight * (centred / unit).square()).sum(-2, keepdim=True).sqrt()
         constant = deviation <= _CONSTANT * mean.abs().clamp_min(_TINY)
         return cls(mean, torch.where(constant, 0, 1 / deviation))
 

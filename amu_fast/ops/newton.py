@@ -132,7 +132,7 @@ class Factor:
 
 @dataclass(frozen=True)
 class Optima:
-    """Where Newton stopped: w (P, p), |dg(w)| (P,), Status as int8 (P,), Newton steps (P,)."""
+    """Where Newton stopped: w (P, p), NaN where NONFINITE, |dg(w)| (P,), Status as int8 (P,), Newton steps (P,)."""
 
     w: Tensor
     gradient_norm: Tensor
@@ -168,8 +168,9 @@ def minimise(problems: Problems, rtol: float, max_steps: int) -> Optima:
         steps[active] += 1
         status[active] = torch.where(stuck, Status.STAGNATED, status[active]).to(torch.int8)
     status = torch.where(norm <= tolerance, Status.CONVERGED, status)
-    status = torch.where(torch.isfinite(norm), status, Status.NONFINITE)
-    return Optima(w, norm, status.to(torch.int8), steps)
+    finite = torch.isfinite(norm)
+    status = torch.where(finite, status, Status.NONFINITE)
+    return Optima(torch.where(finite[:, None], w, torch.nan), norm, status.to(torch.int8), steps)
 
 
 def _line_search(

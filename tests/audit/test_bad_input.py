@@ -73,6 +73,8 @@ BAD = {
     "negative normaliser": (lambda: call(normaliser=-3.5), "-3.5"),
     "normaliser NaN": (lambda: call(normaliser=float("nan")), "nan"),
     "normaliser inf": (lambda: call(normaliser=float("inf")), "inf"),
+    "a string for a payoff": (lambda: call(payoff="hinge"), "'hinge'"),
+    "a string for a follower": (lambda: call(follower="squared_hinge"), "'squared_hinge'"),
     "l2 = 0": (lambda: SquaredHinge(l2=0.0), "0"),
     "negative l2": (lambda: Logistic(l2=-0.25), "-0.25"),
     "l2 NaN": (lambda: Logistic(l2=float("nan")), "nan"),

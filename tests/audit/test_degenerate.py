@@ -221,3 +221,17 @@ def test_nonfinite_ignored_row_does_no_harm():
     payoff, gradients = vs.solved(replace(case, scores=scores))
     assert payoff.status.tolist() == [[0]]
     assert np.isfinite(gradients).all()
+
+
+@pytest.mark.parametrize("scale", [1e-170, 1e160])
+def test_standardised_scores_of_any_scale_are_the_same_problem(scale):
+    case = make(29, cells=[12], d=3, standardize=True)
+    payoff, _ = vs.solved(case)
+    scaled, _ = vs.solved(replace(case, scores=case.scores * scale))
+    assert torch.allclose(payoff.per_problem, scaled.per_problem, rtol=1e-9, atol=0)
+    assert torch.allclose(payoff.params, scaled.params, rtol=1e-9, atol=1e-12)
+
+
+def test_a_payoff_of_nothing_is_plus_zero():
+    payoff, _ = vs.solved(make(19, cells=[1, 1], d=2))
+    assert not torch.signbit(payoff.per_problem).any()

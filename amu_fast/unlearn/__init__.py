@@ -1,7 +1,7 @@
 """Machine unlearning as a Stackelberg game: methods, auditors, and one call for each.
 
 >>> import amu_fast.unlearn as au
->>> method = au.Stackelberg(auditor=au.Auditor(follower=au.SquaredHinge(l2=1e-2)), weight=5.0, epochs=1.0)
+>>> method = au.Stackelberg(auditor=au.Auditor(follower=au.SquaredHinge(l2=0.1)), weight=5.0, epochs=1.0)
 >>> method.name
 'stackelberg'
 """

@@ -24,7 +24,7 @@ def test_it_is_auditor_step_on_the_drawn_folds():
     labels = torch.cat([torch.ones(60), -torch.ones(60)]).long()
     plan = draw(labels, torch.zeros(120, dtype=torch.int64), 3, generator_of(5, 9))
     direct = auditor_step(
-        torch.cat([members, others.detach()]), labels, follower=SquaredHinge(l2=1e-2), groups=plan.groups,
+        torch.cat([members, others.detach()]), labels, follower=SquaredHinge(l2=0.1), groups=plan.groups,
         num_groups=1, train_masks=plan.train_masks, held_out_masks=plan.held_out_masks, standardize=True,
     )  # fmt: skip
     assert torch.equal(payoff.per_problem, direct.per_problem)

@@ -46,6 +46,7 @@ def test_idx_reads_what_was_written(tmp_path):
         (gzip.compress(idx(IMAGES, IMAGES_MAGIC))[:-12], "damaged gzip"),
         (b"\x1f\x8b" + bytes(40), "damaged gzip"),
     ],
+    ids=["cut off", "too long", "header cut off", "empty", "wrong magic number", "gzip cut off", "not gzip"],
 )
 def test_idx_refuses_damaged_files(tmp_path, data, message):
     path = tmp_path / "images"

@@ -76,10 +76,10 @@ QUICK_TASK = Task(train=4_000, validation=1_000, test=3_000, epochs=12.0)
 DEMO_TASK = Task(
     data="mnist-5k",
     train=2_500,
-    validation=1_000,
-    test=1_500,
-    noise=0.1,
-    epochs=30.0,
+    validation=800,
+    test=1_700,
+    noise=0.05,
     batch_size=64,
-    optimiser=Sgd(lr=0.05, weight_decay=0.0, warmup=0.1),
+    optimiser=Sgd(lr=0.05, weight_decay=5e-4, warmup=0.1),
+    unlearn_batch=32,
 )

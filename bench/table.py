@@ -45,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     size.add_argument("--demo", action="store_true", help="the demo's task, which is where its settings come from")
     parser.add_argument("--out", type=Path, help="folder of the records (default: out/table, by size)")
     parser.add_argument("--data-dir", type=Path, help="where the Fashion-MNIST IDX files are")
+    parser.add_argument("--noise", type=float, help="share of labels replaced at random, such as 0.05")
     parser.add_argument("--units", type=int, help="judged units")
     parser.add_argument("--methods", nargs="+", help="rows, by name (default: all of the size)")
     parser.add_argument("--jobs", type=int, default=2, help="worker processes, one thread each (default: 2)")
@@ -56,6 +57,8 @@ def _plan(options: argparse.Namespace) -> Plan:
     plan = QUICK if options.quick else DEMO if options.demo else Plan()
     if options.units is not None:
         plan = replace(plan, units=tuple(range(options.units)))
+    if options.noise is not None:
+        plan = replace(plan, task=replace(plan.task, noise=options.noise))
     if options.methods is not None:
         plan = replace(plan, families=tuple(options.methods))
     return plan

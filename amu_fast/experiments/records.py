@@ -138,9 +138,11 @@ def save(path: Path, record: Any) -> None:
 
 
 def read(path: Path, kind: type[T]) -> T:
-    """Read one record; DataError, naming the file, if it is damaged or something else."""
+    """Read one record; DataError, naming the file, if it is missing, damaged or something else."""
     try:
         return codec.loads(path.read_bytes(), kind, SCHEMAS[kind])
+    except OSError as error:
+        raise DataError(f"cannot read the record {path}: {error.strerror}; make the table first") from error
     except DataError as error:
         raise DataError(f"{path}: {error}; delete it to have it made again") from error
 

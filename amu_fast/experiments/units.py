@@ -150,7 +150,7 @@ def _all_training_rows(splits: Splits) -> Splits:
 
 def _dump(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> bytes:
     contiguous = {name: value.contiguous() for name, value in tensors.items()}
-    return _safetensors().save(contiguous, metadata={"facts": json.dumps(facts)})
+    return _safetensors().torch.save(contiguous, metadata={"facts": json.dumps(facts)})
 
 
 def _load(path: Path, task: Task, seed: int, population: Population, splits: Splits) -> Unit:
@@ -158,8 +158,8 @@ def _load(path: Path, task: Task, seed: int, population: Population, splits: Spl
     try:
         with safetensors.safe_open(str(path), "pt") as file:
             facts = json.loads(file.metadata()["facts"])
-        tensors = safetensors.load_file(str(path))
-    except Exception as error:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path} is damaged ({error}); delete it and run again") from error
     original = task.network(population)
     weights = {n.removeprefix("weights/"): t for n, t in tensors.items() if n.startswith("weights/")}
@@ -176,7 +176,8 @@ def _outputs(tensors: Mapping[str, Tensor], role: str, splits: Splits) -> SplitO
 
 def _safetensors() -> Any:
     try:
+        import safetensors
         import safetensors.torch
     except ImportError as error:
         raise BackendError("units are cached by safetensors; pip install 'amu-fast[demo]'") from error
-    return safetensors.torch
+    return safetensors

@@ -114,10 +114,10 @@ def _plain(p: Parameters) -> Sgd:
 
 
 RATES = (0.15, 0.3, 2)
-WEIGHTS = (1.5, 12.0, 4)
+WEIGHTS = (2.0, 16.0, 4)
 
 FAMILIES = (
-    _plane("fine_tune", "fine-tuning", {"lr": (0.03, 0.17, 4), "batch": (32.0, 64.0, 2)}, _fine_tune),
+    _plane("fine_tune", "fine-tuning", {"lr": (0.03, 0.3, 4), "batch": (32.0, 64.0, 2)}, _fine_tune),
     _plane("gradient_ascent", "gradient ascent", {"lr": (1e-4, 1e-2, 4), "passes": (1.0, 5.0, 2)}, _gradient_ascent),
     _plane("neg_grad_plus", "NegGrad+", {"lr": (0.2, 0.6, 2), "forget_weight": (0.1, 1.0, 4)}, _neg_grad_plus),
     _plane("moment_matching", "score moment matching", {"lr": RATES, "weight": (0.5, 4.0, 4)}, _moments),

@@ -76,7 +76,7 @@ def _budget(summary: Summary, share: float) -> str:
             TITLES[r.name],
             *(_metric(r, m) for m in HEADLINE),
             f"{r.attained_margin:.1f}",
-            _interval(r.gap),
+            _interval(r.gap, sign=""),
             "" if r.gap_minus_floor is None else _interval(r.gap_minus_floor),
             f"{r.collapses}/{len(r.units)}",
             "" if r.used is None else f"{100 * r.used:.1f} %",
@@ -92,6 +92,7 @@ def _budget(summary: Summary, share: float) -> str:
             _grid(heads, body),
             "Gap of the first minus gap of the second, points, paired by unit; below 0 the first is better:",
             _grid(["first", "second", "difference, 95 % t-interval", "sign-flip p"], pairs),
+            _outcome([c for c in summary.comparisons if c.share == share]),
             "Population attacks and distances, means; too weak to judge by, shown as published tables have them:",
             _grid(["", *_PANEL.values()], panel),
         ]
@@ -100,6 +101,15 @@ def _budget(summary: Summary, share: float) -> str:
 
 def _pair(c: Comparison) -> list[str]:
     return [TITLES[c.first], TITLES[c.second], _interval(c.difference, 2), "" if c.p is None else f"{c.p:.3f}"]
+
+
+def _outcome(comparisons: Sequence[Comparison]) -> str:
+    """What the intervals say, in words, whichever way they fall."""
+    better = [TITLES[c.second] for c in comparisons if c.difference.high < 0.0]
+    worse = [TITLES[c.second] for c in comparisons if c.difference.low > 0.0]
+    level = [TITLES[c.second] for c in comparisons if c.difference.contains(0.0)]
+    said = (("better than", better), ("worse than", worse), ("not told apart from", level))
+    return "The game is " + "; ".join(f"{verb} {', '.join(names)}" for verb, names in said if names) + "."
 
 
 def _controls(summary: Summary) -> str:
@@ -113,9 +123,14 @@ def _controls(summary: Summary) -> str:
         for c in summary.controls
     ]
     heads = ["unit", "original: calibrated AUC (95 % lower bound)", "floor − retrain, 90 % over rows", "passed"]
-    return "## Controls\n\nPassed: lower bound ≥ .55 and floor equivalent to retrain within 5 points.\n\n" + _grid(
-        heads, body
+    text = (
+        f"Over the {len(summary.units)} judged units: calibrated AUC of the original "
+        f"{_interval(summary.positive_control, 3, '')} (95 %), another retrain minus retrain in points "
+        f"{_interval(summary.negative_control.scaled(100.0))} (90 %). Per unit, passed: lower bound ≥ .55, and another "
+        f"retrain equivalent to the first within 5 points by its own rows; with {summary.task['forget']} forget rows "
+        f"the second fails by chance now and then."
     )
+    return "\n\n".join(["## Controls", text, _grid(heads, body)])
 
 
 def _search(summary: Summary) -> str:
@@ -144,8 +159,9 @@ def _metric(row: Row, metric: str) -> str:
     return _interval(row.differences[metric]) + (" ✓" if row.holds[metric] else "")
 
 
-def _interval(i: Interval, digits: int = 1) -> str:
-    return f"{i.value:+.{digits}f} [{i.low:+.{digits}f}, {i.high:+.{digits}f}]".replace("-", "−")
+def _interval(i: Interval, digits: int = 1, sign: str = "+") -> str:
+    value, low, high = (f"{x:{sign}.{digits}f}" for x in (i.value, i.low, i.high))
+    return f"{value} [{low}, {high}]".replace("-", "−")
 
 
 def _parameters(parameters: Mapping[str, float]) -> str:

@@ -101,27 +101,33 @@ def run_method(
         diverged = str(error)
     seconds = time.perf_counter() - began
     outputs = _guesses(unit) if result is None else unit.outputs_of(result.model)
-    figures = headline(outputs, unit.references)
-    retrain = headline(unit.outputs["retrain"], unit.references)
-    difference = differences(figures, retrain)
     cost = None if result is None else result.report.cost
     record = RunRecord(
         unit=unit.seed,
         seed=seed,
         method=MethodRecord.of(method),
         parameters=dict(parameters or {}),
-        headline=figures,
         panel=panel(outputs) if full else {},
-        differences=difference,
-        gap=average_gap(difference),
-        collapsed=collapsed(figures["test_accuracy"], retrain["test_accuracy"]),
         diverged=diverged,
         seconds=seconds,
         gradient_samples=0.0 if cost is None else cost.gradient_samples,
         budget=0.0 if cost is None else cost.budget,
         fingerprint=fingerprint(unit, method, seed, full),
+        **_judged(unit, outputs),
     )
     return MethodRun(record, result, outputs)
+
+
+def _judged(unit: Unit, outputs: SplitOutputs) -> dict[str, Any]:
+    """The fields of a record that compare a model with retrain."""
+    figures, retrain = (headline(o, unit.references) for o in (outputs, unit.outputs["retrain"]))
+    difference = differences(figures, retrain)
+    return {
+        "headline": figures,
+        "differences": difference,
+        "gap": average_gap(difference),
+        "collapsed": collapsed(figures["test_accuracy"], retrain["test_accuracy"]),
+    }
 
 
 def fingerprint(unit: Unit, method: Method, seed: int, full: bool) -> str:

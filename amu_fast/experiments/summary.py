@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from amu_fast.audit.intervals import Interval
+from amu_fast.audit.intervals import TOST_LEVEL, Interval, t_interval
 from amu_fast.errors import DataError
 from amu_fast.experiments.aggregate import Comparison, Row, compare, margins_of, method_row, reference_row
 from amu_fast.experiments.families import ABLATION, FAMILIES
@@ -42,6 +42,8 @@ class Summary:
         rows: References first, then every method at every budget.
         comparisons: The game against every other row.
         controls: Of judged and tuning units.
+        positive_control: Over the judged units: AUC of the calibrated loss on the original, 95 % t-interval.
+        negative_control: Over the judged units: AUC on another retrain minus that on retrain, 90 % t-interval.
         searches: With every trial.
         provenance: Of the process that made the summary.
     """
@@ -54,6 +56,8 @@ class Summary:
     rows: tuple[Row, ...]
     comparisons: tuple[Comparison, ...]
     controls: tuple[UnitControls, ...]
+    positive_control: Interval
+    negative_control: Interval
     searches: tuple[Search, ...]
     provenance: Provenance
 
@@ -95,6 +99,8 @@ def summarise(
         rows=tuple(rows),
         comparisons=tuple(comparisons),
         controls=tuple(controls),
+        positive_control=t_interval([u.positive_control.value for u in judged]),
+        negative_control=t_interval([u.negative_control.value for u in judged], TOST_LEVEL),
         searches=tuple(read(search_path(folder, share, f), Search) for share in shares for f in families),
         provenance=Provenance.collect(judged[0].task),
     )

@@ -72,7 +72,7 @@ class Task:
 
 
 TABLE_TASK = Task()
-QUICK_TASK = Task(train=4_000, validation=1_000, test=3_000, epochs=12.0)
+QUICK_TASK = Task(train=8_000, epochs=15.0)
 DEMO_TASK = Task(
     data="mnist-5k",
     train=2_500,

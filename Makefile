@@ -47,11 +47,11 @@ lint: $(VENV)/.installed-dev
 
 table: $(VENV)/.installed-demo
 	@echo "==> the table of methods, records in $(OUT)/table"
-	$(BIN)/python -m amu_fast.experiments.table --out $(OUT)/table $(ARGS)
+	$(BIN)/python -m amu_fast.bench.table --out $(OUT)/table $(ARGS)
 
 table-quick: $(VENV)/.installed-demo
 	@echo "==> the quick table of methods, records in $(OUT)/table-quick"
-	$(BIN)/python -m amu_fast.experiments.table --quick --out $(OUT)/table-quick $(ARGS)
+	$(BIN)/python -m amu_fast.bench.table --quick --out $(OUT)/table-quick $(ARGS)
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache

@@ -28,9 +28,9 @@ class Status(IntEnum):
 _ADVICE = {
     Status.CONVERGED: "The residual is below its tolerance; nothing to do.",
     Status.MAX_STEPS: "Raise max_steps, loosen rtol, add a preconditioner, or raise damping (or l2, a new problem).",
-    Status.INDEFINITE: "The operator has a direction of non-positive curvature; add damping or use a Gauss-Newton operator.",
+    Status.INDEFINITE: "The operator has a direction of curvature <= 0; add damping or use a Gauss-Newton operator.",
     Status.NONFINITE: "NaN or infinity in the operator, the right-hand side or the scores; check the model's outputs.",
-    Status.STAGNATED: "The residual stopped falling above its tolerance; use float64, iterative refinement or a looser rtol.",
+    Status.STAGNATED: "The residual stopped above its tolerance; use float64, iterative refinement or a looser rtol.",
     Status.DIVERGED: "The iteration grows; use a smaller step size (at most 1/lambda_max) or conjugate gradients.",
-    Status.SKIPPED: "Too few rows: each membership cell of a problem needs at least 2; use larger batches or fewer groups.",
+    Status.SKIPPED: "Too few rows: each membership cell of a problem needs at least 2: larger batches, fewer groups.",
 }

@@ -42,10 +42,10 @@ LABELS = {
 }
 #: Tuned on units 900 and 901; see the module's docstring.
 PARAMETERS: dict[str, dict[str, float]] = {
-    "fine_tune": {"lr": 0.1},
-    "neg_grad_plus": {"lr": 0.06, "forget_weight": 0.2},
-    "moment_matching": {"lr": 0.06, "weight": 0.5},
-    "stackelberg": {"lr": 0.06, "weight": 3.0},
+    "fine_tune": {"lr": 0.139, "batch": 23},
+    "neg_grad_plus": {"lr": 1.04, "forget_weight": 0.26},
+    "moment_matching": {"lr": 0.252, "weight": 2.0},
+    "stackelberg": {"lr": 0.15, "weight": 9.51},
 }
 _PARTS = ("forget", "test", "retain")
 _SHOWN = "stackelberg"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +22,17 @@ EXAMPLE = """\
 # `factory` is module:function, called with `kwargs`. Put your own here: the model's returns a torch.nn.Module, the
 # data's an amu_fast.unlearn.Splits. `weights`, a safetensors file, is loaded into the model if given.
 model:
-  factory: amu_fast.experiments.models:small_cnn
-  kwargs: {channels: 1, size: 28, classes: 10}
+  factory: amu_fast.experiments.models:SmallCnn
+  kwargs: {side: 28, classes: 10}
   weights: model.safetensors
 data:
-  factory: amu_fast.experiments.datasets:mnist_splits
-  kwargs: {train: 2000, forget: 500, seed: 0}
+  factory: amu_fast.experiments.datasets:splits
+  kwargs: {name: mnist-5k, train: 2500, forget: 500, validation: 800, test: 1700, seed: 0}
 method:
   name: stackelberg          # retrain, fine_tune, gradient_ascent, neg_grad_plus, score_moment_matching
   epochs: 1.0                # budget in retain-set sizes, auditing rows included
-  weight: 3.0
-  optimiser: {lr: 0.1}
+  weight: 5.0
+  optimiser: {lr: 0.15, momentum: 0.0}
   auditor: {follower: {name: squared_hinge, l2: 0.01}, folds: 3}
 seed: 0
 out: out/unlearn
@@ -45,6 +47,9 @@ def run_unlearn(path: Path, *, data_dir: Path | None, seed: int | None, out: Pat
     """
     config = read_config(path)
     method = replace(build_method(config.method), callbacks=(Progress(),))
+    figures = find_spec("matplotlib") is not None
+    if not figures:
+        print("matplotlib is not installed: no figures; pip install 'amu-fast[report]' to have them", file=sys.stderr)
     splits = _splits(config, data_dir)
     model = _model(config)
     result = unlearn(
@@ -57,7 +62,7 @@ def run_unlearn(path: Path, *, data_dir: Path | None, seed: int | None, out: Pat
         seed=config.seed if seed is None else seed,
     )
     folder = config.out if out is None else out
-    result.save(folder)
+    result.save(folder, figures=figures)
     if as_json:
         print(json.dumps({"out": str(folder), "report": json.loads((folder / "report.json").read_text())}, indent=2))
     else:

@@ -140,6 +140,23 @@ def draw(rows: int, seed: int, *, train: int, forget: int, validation: int, test
     return Draw(retain, forgotten, val, held)
 
 
+def splits(
+    name: str,
+    *,
+    train: int,
+    forget: int,
+    validation: int,
+    test: int,
+    seed: int = 0,
+    noise: float = 0.0,
+    data_dir: str | Path | None = None,
+) -> Splits:
+    """The splits of one unit of a data set, in one call; see `load`, `Population.with_noise` and `draw`."""
+    population = load(name, data_dir).with_noise(noise)
+    sizes = {"train": train, "forget": forget, "validation": validation, "test": test}
+    return draw(len(population), seed, **sizes).splits(population)
+
+
 def load(name: str, data_dir: str | Path | None = None) -> Population:
     """A data set by name.
 

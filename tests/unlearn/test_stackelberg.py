@@ -318,7 +318,9 @@ def test_as_published_is_per_class_and_pools_small_classes(trained, splits):
 
 
 def test_moment_matching_steps_along_its_formula(trained, splits):
-    method = ScoreMomentMatching(epochs=1.0, weight=0.5, batch_size=300, rows_per_side=50, optimiser=PLAIN)
+    method = ScoreMomentMatching(
+        epochs=1.0, weight=0.5, scores=log_likelihood, batch_size=300, rows_per_side=50, optimiser=PLAIN
+    )
     result = method.unlearn(trained, splits, seed=3)
     model = deepcopy(trained).train()
     with latest_statistics(model):

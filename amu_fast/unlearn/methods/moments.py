@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from amu_fast.audit.scores import ScoreMap, log_likelihood
+from amu_fast.audit.scores import ScoreMap, confidence
 from amu_fast.errors import DataError
 from amu_fast.unlearn.auditing import AuditRows
 from amu_fast.unlearn.batch_norm import latest_statistics
@@ -50,15 +50,15 @@ class ScoreMomentMatching:
 
     epochs: float = 5.0
     weight: float = 1.0
-    scores: ScoreMap = log_likelihood
+    scores: ScoreMap = confidence
     covariance: bool = False
     hold_nonmembers: bool = True
     every: int = 2
     rows_per_side: int = 64
     game_fraction: float = 0.5
     split_seed: int = 0
-    optimiser: Sgd = field(default_factory=lambda: Sgd(lr=0.01))
-    batch_size: int = 128
+    optimiser: Sgd = field(default_factory=lambda: Sgd(lr=0.15, momentum=0.0))
+    batch_size: int = 64
     augment: Augment | None = None
     callbacks: tuple[Callback, ...] = ()
     name: str = "score_moment_matching"

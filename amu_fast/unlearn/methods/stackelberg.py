@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from amu_fast.audit.auditor import Auditor
 from amu_fast.audit.cap import ChanceCap
-from amu_fast.audit.scores import logits_and_loss
+from amu_fast.audit.scores import confidence, logits_and_loss
 from amu_fast.errors import DataError
 from amu_fast.followers import SquaredHinge
 from amu_fast.unlearn.auditing import AuditRows
@@ -36,9 +36,10 @@ class Stackelberg:
     """min L_base(θ) + α · M(θ, w*(θ)), w* the auditor's best response: equation (1) of docs/game.md.
 
     M ≤ 0 is the auditor's payoff; the auditor wants it high, the leader lowers it. The defaults are the recommended
-    preset (section 10): the loss alone as score, non-member scores held constant, one group, joint schedule, every
-    second step. `as_published()` is the other preset. Weight 0 is the control "α = 0 with the game's forward passes":
-    same rows, same random numbers, same charge, payoff recorded, no gradient from it.
+    preset (section 10): the loss alone as score, in its bounded form p_y, non-member scores held constant, one group,
+    joint schedule, every second step, no momentum (a game step's pull must not persist when its sign has changed).
+    `as_published()` is the other preset. Weight 0 is the control "α = 0 with the game's forward passes": same rows,
+    same random numbers, same charge, payoff recorded, no gradient from it.
 
     Source: Di, Yu, Vorobeychik, Liu, "Adversarial Machine Unlearning", ICLR 2025 (arXiv 2406.07687), with the total
     derivative, batch-norm, schedule and selection faults of its release corrected (docs/game.md sections 4 and 7).
@@ -68,7 +69,7 @@ class Stackelberg:
     """
 
     epochs: float = 5.0
-    auditor: Auditor = field(default_factory=Auditor)
+    auditor: Auditor = field(default_factory=lambda: Auditor(scores=confidence))
     weight: float = 5.0
     schedule: Literal["joint", "alternating"] = "joint"
     every: int = 2
@@ -79,8 +80,8 @@ class Stackelberg:
     implicit: Implicit = "full"
     game_fraction: float = 0.5
     split_seed: int = 0
-    optimiser: Sgd = field(default_factory=lambda: Sgd(lr=0.01))
-    batch_size: int = 128
+    optimiser: Sgd = field(default_factory=lambda: Sgd(lr=0.15, momentum=0.0))
+    batch_size: int = 64
     augment: Augment | None = None
     callbacks: tuple[Callback, ...] = ()
     name: str = "stackelberg"
@@ -115,7 +116,14 @@ class Stackelberg:
             hold_nonmembers=False,
             standardize=False,
         )
-        return cls(auditor=auditor, weight=1.0, schedule="alternating", rows_per_side=1000)
+        return cls(
+            auditor=auditor,
+            weight=1.0,
+            schedule="alternating",
+            rows_per_side=1000,
+            optimiser=Sgd(lr=0.01),
+            batch_size=128,
+        )
 
     def unlearn(self, model: nn.Module, splits: Splits, *, seed: int = 0) -> Result:
         """A copy of `model` on which the auditor does no better than chance, as far as the budget and weight allow.

@@ -76,3 +76,9 @@ def test_the_one_call_example_runs(tmp_path):
     scope |= {name: (inputs[a:b], labels[a:b]) for name, (a, b) in bounds.items()}
     exec(compile(BLOCKS[1].replace("out/run", str(tmp_path / "run")), "README", "exec"), scope)
     assert {"report.json", "model.safetensors"} <= {path.name for path in (tmp_path / "run").iterdir()}
+
+
+def test_the_results_are_those_of_the_committed_records():
+    from amu_fast.bench.readme import rendered
+
+    assert rendered(README) == README

@@ -145,7 +145,7 @@ def budget_gap(
     """
     if not any(methods.values()):
         raise DataError("budget_gap got no point; pass {'fine-tune': [GapPoint(0.05, 3.9, 3.1, 4.7)], ...}")
-    figure, axes = canvas.new_figure(5.6, 3.9)
+    figure, axes = canvas.new_figure(7.6, 3.9)
     canvas.dress(axes, "budget (% of retraining's gradient samples)", "average gap to retrain (points)", title)
     if floor is not None:
         axes.axhspan(*floor, color=GREY, alpha=0.18, linewidth=0, label="floor: another retrain")
@@ -163,7 +163,8 @@ def budget_gap(
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
     axes.set_ylim(bottom=0)
-    axes.legend(fontsize=8, frameon=False)
+    # Beside the axes: with two budgets there is no free place inside.
+    figure.legend(fontsize=8, frameon=False, loc="outside right upper")
     canvas.caption(figure, "The average gap is biased upward: the floor is what a second retraining shows.")
     return canvas.png(figure)
 

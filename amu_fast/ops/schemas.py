@@ -19,6 +19,32 @@ NAMESPACE = "amu_fast"
 SCHEMAS: Mapping[str, str] = MappingProxyType(
     {
         "glm_hvp": "(Tensor x, Tensor c, Tensor v, float l2, bool intercept) -> Tensor",
+        "glm_hvp_multi": "(Tensor x, Tensor c, Tensor v, float l2, bool intercept) -> Tensor",
+        "glm_gradient_curvature": (
+            "(Tensor x, Tensor y, Tensor t, Tensor w, int loss, float l2, float width, bool intercept) -> "
+            "(Tensor objective, Tensor gradient, Tensor c, Tensor diagonal)"
+        ),
+        "glm_mixed_vjp": (
+            "(Tensor x, Tensor y, Tensor t, Tensor w, Tensor u, int loss, float width, bool intercept) -> Tensor"
+        ),
+        "spd_solve": "(Tensor matrix, Tensor rhs) -> (Tensor solution, Tensor info)",
+        "multi_dot": "(Tensor a, Tensor b) -> Tensor",
+        "_cg_direction": (
+            "(Tensor r, Tensor z, Tensor(a!) p, Tensor(b!) rz, Tensor(c!) restart, Tensor running) -> ()"
+        ),
+        "_cg_update": (
+            "(Tensor p, Tensor hp, Tensor rz, Tensor running, Tensor(a!) y, Tensor(b!) r) -> "
+            "(Tensor curvature, Tensor size)"
+        ),
+        "_neumann_step": ("(Tensor b, Tensor hy, Tensor eta, Tensor running, Tensor(a!) y, Tensor(b!) r) -> Tensor"),
+        "score_moments": (
+            "(Tensor logits, Tensor labels) -> (Tensor loss, Tensor mean_log_p, Tensor variance_log_p, "
+            "Tensor margin, Tensor log_normaliser, Tensor runner_up)"
+        ),
+        "score_moments_backward": (
+            "(Tensor logits, Tensor labels, Tensor mean_log_p, Tensor log_normaliser, Tensor runner_up, "
+            "Tensor grad_loss, Tensor grad_mean, Tensor grad_variance, Tensor grad_margin) -> Tensor"
+        ),
         "auditor_step": (
             "(Tensor scores, Tensor labels, Tensor groups, Tensor train_masks, Tensor held_out_masks, "
             "Tensor normaliser, int num_groups, int loss, float l2, float width, int payoff, bool standardize, "

@@ -161,7 +161,7 @@ def auditor_step(
     else:
         total = torch.full((), float(normaliser), dtype=torch.float64, device=scores.device)
     kind = losses.HINGE_PAYOFF if payoff is None else payoff.kind
-    per_problem, _, params, status, measures, counts = operator.auditor_step(
+    per_problem, params, status, measures, counts, *_ = operator.auditor_step(
         scores, labels, groups, train_masks, held_out_masks, total, num_groups,
         follower.kind, float(follower.l2), float(follower.width), kind, standardize,
         float(follower.rtol), follower.max_steps, _PARTS[parts],

@@ -57,9 +57,7 @@ class Solved:
         no_rows = lost[:, None] & used
         return Solved(
             payoff=torch.where(bad, torch.nan, self.payoff).unflatten(0, shape),
-            coefficients=torch.where((lost[:, None] & used).unsqueeze(-1), torch.nan, self.coefficients).unflatten(
-                0, shape
-            ),
+            coefficients=torch.where(no_rows.unsqueeze(-1), torch.nan, self.coefficients).unflatten(0, shape),
             directions=torch.where(lost[:, None, None], torch.nan, self.directions).unflatten(0, shape),
             params=torch.where(bad[:, None], torch.nan, self.params).unflatten(0, shape),
             status=torch.where(skipped, Status.SKIPPED, status).to(torch.int8).unflatten(0, shape),

@@ -1,7 +1,11 @@
 #include "cpu/auditor/kernels.h"
 
+#include <torch/headeronly/util/Exception.h>
+
 #include <cmath>
 #include <cstdint>
+#include <cstdlib>
+#include <string>
 #include <utility>
 
 // Vectors are arguments of inlined functions only.
@@ -53,12 +57,20 @@ AMU_FAST_KERNEL
 }  // namespace
 }  // namespace baseline
 
-const Kernel& best_kernel() {
+const Kernel& kernel_for(const std::string& wanted) {
+  const bool any = wanted.empty() || wanted == "auto";
 #ifdef AMU_FAST_DISPATCH
-  if (__builtin_cpu_supports("x86-64-v4")) return v4::kKernel;
-  if (__builtin_cpu_supports("x86-64-v3")) return v3::kKernel;
+  if ((any || wanted == "avx512") && __builtin_cpu_supports("x86-64-v4")) return v4::kKernel;
+  if ((any || wanted == "avx2") && __builtin_cpu_supports("x86-64-v3")) return v3::kKernel;
 #endif
+  STD_TORCH_CHECK(any || wanted == "baseline", "AMU_FAST_ISA must be auto, avx512, avx2 or baseline and one that this ",
+                  "processor and build have, got ", wanted);
   return baseline::kKernel;
+}
+
+const Kernel& best_kernel() {
+  const char* wanted = std::getenv("AMU_FAST_ISA");
+  return kernel_for(wanted ? wanted : "");
 }
 
 }  // namespace amu_fast::auditor

@@ -12,7 +12,8 @@ struct Kernel {
   void (*solve)(const Batch& batch, const Task& task, const Settings& set, double* workspace, const Outputs& out);
 };
 
-// The fastest that this processor runs.
+// The fastest that this processor runs, or the one that the environment variable AMU_FAST_ISA names: avx512, avx2 or
+// baseline (for tests, and for results that are the same bits on every x86-64).
 const Kernel& best_kernel();
 
 }  // namespace amu_fast::auditor

@@ -2,7 +2,9 @@
 #include <Python.h>
 #include <torch/csrc/stable/library.h>
 
+#include "cpu/glm_gradient_curvature.h"
 #include "cpu/glm_hvp.h"
+#include "cpu/glm_mixed_vjp.h"
 
 #define AMU_FAST_STRING_(name) #name
 #define AMU_FAST_STRING(name) AMU_FAST_STRING_(name)
@@ -20,7 +22,11 @@ STABLE_TORCH_LIBRARY_IMPL(amu_fast, CompositeExplicitAutograd, m) {
   m.impl(AMU_FAST_STRING(AMU_FAST_SCHEMAS), TORCH_BOX(&schemas_marker));
 }
 
-STABLE_TORCH_LIBRARY_IMPL(amu_fast, CPU, m) { m.impl("glm_hvp", TORCH_BOX(&amu_fast::cpu::glm_hvp)); }
+STABLE_TORCH_LIBRARY_IMPL(amu_fast, CPU, m) {
+  m.impl("glm_hvp", TORCH_BOX(&amu_fast::cpu::glm_hvp));
+  m.impl("glm_gradient_curvature", TORCH_BOX(&amu_fast::cpu::glm_gradient_curvature));
+  m.impl("glm_mixed_vjp", TORCH_BOX(&amu_fast::cpu::glm_mixed_vjp));
+}
 
 // An empty module: importing `amu_fast._C` runs the registrations above.
 extern "C" __attribute__((visibility("default"))) PyObject* PyInit__C() {

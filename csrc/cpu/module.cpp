@@ -3,7 +3,9 @@
 #include <torch/csrc/stable/library.h>
 
 #include "cpu/auditor_step.h"
+#include "cpu/glm_gradient_curvature.h"
 #include "cpu/glm_hvp.h"
+#include "cpu/glm_mixed_vjp.h"
 
 #define AMU_FAST_STRING_(name) #name
 #define AMU_FAST_STRING(name) AMU_FAST_STRING_(name)
@@ -24,7 +26,9 @@ STABLE_TORCH_LIBRARY_IMPL(amu_fast, CompositeExplicitAutograd, m) {
 STABLE_TORCH_LIBRARY_IMPL(amu_fast, CPU, m) {
   m.impl("auditor_rows", TORCH_BOX(&amu_fast::cpu::auditor_rows));
   m.impl("auditor_step", TORCH_BOX(&amu_fast::cpu::auditor_step));
+  m.impl("glm_gradient_curvature", TORCH_BOX(&amu_fast::cpu::glm_gradient_curvature));
   m.impl("glm_hvp", TORCH_BOX(&amu_fast::cpu::glm_hvp));
+  m.impl("glm_mixed_vjp", TORCH_BOX(&amu_fast::cpu::glm_mixed_vjp));
 }
 
 // An empty module: importing `amu_fast._C` runs the registrations above.

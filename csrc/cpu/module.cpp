@@ -3,6 +3,7 @@
 #include <torch/csrc/stable/library.h>
 
 #include "cpu/glm_hvp.h"
+#include "cpu/vectors.h"
 
 #define AMU_FAST_STRING_(name) #name
 #define AMU_FAST_STRING(name) AMU_FAST_STRING_(name)
@@ -20,7 +21,13 @@ STABLE_TORCH_LIBRARY_IMPL(amu_fast, CompositeExplicitAutograd, m) {
   m.impl(AMU_FAST_STRING(AMU_FAST_SCHEMAS), TORCH_BOX(&schemas_marker));
 }
 
-STABLE_TORCH_LIBRARY_IMPL(amu_fast, CPU, m) { m.impl("glm_hvp", TORCH_BOX(&amu_fast::cpu::glm_hvp)); }
+STABLE_TORCH_LIBRARY_IMPL(amu_fast, CPU, m) {
+  m.impl("glm_hvp", TORCH_BOX(&amu_fast::cpu::glm_hvp));
+  m.impl("multi_dot", TORCH_BOX(&amu_fast::cpu::multi_dot));
+  m.impl("_cg_direction", TORCH_BOX(&amu_fast::cpu::cg_direction));
+  m.impl("_cg_update", TORCH_BOX(&amu_fast::cpu::cg_update));
+  m.impl("_neumann_step", TORCH_BOX(&amu_fast::cpu::neumann_step));
+}
 
 // An empty module: importing `amu_fast._C` runs the registrations above.
 extern "C" __attribute__((visibility("default"))) PyObject* PyInit__C() {

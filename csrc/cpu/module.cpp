@@ -3,6 +3,7 @@
 #include <torch/csrc/stable/library.h>
 
 #include "cpu/glm_hvp.h"
+#include "cpu/spd_solve.h"
 #include "cpu/vectors.h"
 
 #define AMU_FAST_STRING_(name) #name
@@ -23,6 +24,7 @@ STABLE_TORCH_LIBRARY_IMPL(amu_fast, CompositeExplicitAutograd, m) {
 
 STABLE_TORCH_LIBRARY_IMPL(amu_fast, CPU, m) {
   m.impl("glm_hvp", TORCH_BOX(&amu_fast::cpu::glm_hvp));
+  m.impl("spd_solve", TORCH_BOX(&amu_fast::cpu::spd_solve));
   m.impl("multi_dot", TORCH_BOX(&amu_fast::cpu::multi_dot));
   m.impl("_cg_direction", TORCH_BOX(&amu_fast::cpu::cg_direction));
   m.impl("_cg_update", TORCH_BOX(&amu_fast::cpu::cg_update));

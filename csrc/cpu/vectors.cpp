@@ -30,9 +30,10 @@ AMU_FAST_INLINE double sum_over(int64_t n, const F& f) {
     for (int64_t lane = 0; lane < kLanes; ++lane) lanes[lane] += f(j + lane);
   }
   for (int64_t lane = 0; j < n; ++j, ++lane) lanes[lane] += f(j);
-  double total = 0;
-  for (int64_t lane = 0; lane < kLanes; ++lane) total += lanes[lane];
-  return total;
+  for (int64_t half = kLanes / 2; half > 0; half /= 2) {
+    for (int64_t lane = 0; lane < half; ++lane) lanes[lane] += lanes[lane + half];
+  }
+  return lanes[0];
 }
 
 template <typename T>

@@ -128,7 +128,9 @@ def glm_gradient_curvature(
     batch = torch.broadcast_shapes(x.shape[:-2], y.shape[:-1], t.shape[:-1], w.shape[:-1])
     n, d = x.shape[-2:]
     p, problems = d + intercept, batch.numel()
-    objective, gradient, c, diagonal = (w.new_empty(*batch, *core) for core in ((), (p,), (n,), (p,)))
+    objective, gradient, c, diagonal = (
+        torch.empty((*batch, *core), dtype=torch.float32, device=w.device) for core in ((), (p,), (n,), (p,))
+    )
     if problems == 0:
         return objective, gradient, c, diagonal
     if n == 0:

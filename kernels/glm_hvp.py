@@ -112,6 +112,6 @@ def glm_hvp(x: Tensor, c: Tensor, v: Tensor, l2: float, intercept: bool) -> Tens
         num_warps=row.warps,
         enable_fp_fusion=True,
     )
-    y = torch.empty(*batch, p, dtype=torch.float32, device=v.device)
+    y = torch.empty((*batch, p), dtype=torch.float32, device=v.device)
     partials.add_damping(sums, v, l2, y.view(problems, p))
     return y

@@ -209,7 +209,7 @@ def glm_hvp_multi(x: Tensor, c: Tensor, v: Tensor, l2: float, intercept: bool) -
     v = flatten(v, batch, 2).contiguous()
     by_dot = k > _MOST_GROUPED or d > WIDEST
     sums = (_sums_by_dot if by_dot else _sums_by_group)(rows(x, batch), c, v, intercept)
-    y = torch.empty(*batch, p, k, dtype=torch.float32, device=v.device)
+    y = torch.empty((*batch, p, k), dtype=torch.float32, device=v.device)
     partials.add_damping(sums.flatten(2), v.flatten(1), l2, y.view(batch.numel(), p * k))
     return y
 

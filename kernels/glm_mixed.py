@@ -80,7 +80,7 @@ def glm_mixed_vjp(
     """(*b, n, d) in x's dtype, float32 or bfloat16; y, t (*b, n), w, u (*b, p) in float32."""
     batch = torch.broadcast_shapes(x.shape[:-2], y.shape[:-1], t.shape[:-1], w.shape[:-1], u.shape[:-1])
     n, d = x.shape[-2:]
-    out = torch.empty(*batch, n, d, dtype=x.dtype, device=x.device)
+    out = torch.empty((*batch, n, d), dtype=x.dtype, device=x.device)
     if out.numel() == 0:
         return out
     rows = layout.rows(x, batch)

@@ -88,7 +88,8 @@ def _moments(
         best, at = tl.max(tl.where(is_label, float("-inf"), z), 1, return_indices=True)
         rival_at = tl.where(best > rival, at + i * WIDTH, rival_at)
         rival = tl.where(best > rival, best, rival)
-    normaliser = top + tl.log(weight)
+    # No logit above -inf: there is no distribution.
+    normaliser = tl.where(weight == 0.0, float("nan"), top + tl.log(weight))
     active = label >= 0
     nothing = tl.zeros([ROWS], tl.float32)
     unknown = (broken > 0) | (label >= vocabulary)
@@ -151,7 +152,8 @@ def _gradient(
         deviation = log_p - mean[:, None]
         variance += tl.sum(p * deviation * deviation, 1)
     centre = by_loss - by_variance * variance.to(tl.float32)
-    at_label = tl.where(label < vocabulary, by_margin - by_loss, float("nan"))
+    centre = tl.where(label < vocabulary, centre, float("nan"))
+    at_label = by_margin - by_loss
     for i in tl.range(0, tiles, num_stages=STAGES):
         cols = i * WIDTH + tl.arange(0, WIDTH)
         log_p, p = _log_p(logits, row, inside, cols, vocabulary, row_stride, normaliser)

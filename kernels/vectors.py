@@ -209,9 +209,9 @@ def cg_direction(r: Tensor, z: Tensor, p: Tensor, rz: Tensor, restart: Tensor, r
 def cg_update(p: Tensor, hp: Tensor, rz: Tensor, running: Tensor, y: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
     """curvature = <p, hp> (*b); where running, curvature and rz are sound: y += alpha p, r -= alpha hp; |r| (*b)."""
     batch, size = r.shape[:-1], r.shape[-1]
-    curvature = torch.zeros(batch, dtype=torch.float64, device=r.device)
+    curvature = torch.empty(batch, dtype=torch.float64, device=r.device)
     if r.numel() == 0:
-        return curvature, torch.zeros_like(curvature)
+        return curvature.zero_(), torch.zeros_like(curvature)
     p, hp = flatten(p, batch, 1), flatten(hp, batch, 1)
     rz, running = flatten(rz, batch, 0), flatten(running, batch, 0)
     own_y, own_r = y.contiguous(), r.contiguous()

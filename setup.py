@@ -77,7 +77,11 @@ def why_no_cuda(torch, cuda_home):
     """Why the CUDA library is not built; empty where it is. Whether a GPU is present plays no part."""
     if not torch.version.cuda:
         return f"torch {torch.__version__} has no CUDA"
-    return "" if cuda_home else f"no CUDA toolkit was found for torch {torch.__version__}; set CUDA_HOME"
+    if not cuda_home:
+        return f"no CUDA toolkit was found for torch {torch.__version__}; set CUDA_HOME"
+    if not any(path for folder in ("lib64", "lib") for path in (Path(cuda_home) / folder).glob("libcudart.so*")):
+        return f"CUDA_HOME={cuda_home} has no libcudart.so in lib64 or lib; set it to the toolkit's own folder"
+    return ""
 
 
 def build_command(base, torch, cuda_home, no_cuda):

@@ -46,8 +46,8 @@ struct RowPlan {
 // d columns of `element` bytes; `max_blocks` 1 where the device has no clusters; `shared_limit` bytes of a block.
 inline ClusterPlan cluster_plan(int64_t d, int64_t element, int64_t max_blocks, int64_t shared_limit) {
   constexpr int64_t kWidest = 32;
-  const int64_t blocks = std::max<int64_t>(1, ceil_div(d, kThreads * kWidest));
-  if (element > 4 || blocks > std::min(max_blocks, kMaxBlocks)) return {};
+  const int64_t blocks = ceil_div(d, kThreads * kWidest);
+  if (element > 4 || blocks < 1 || blocks > std::min(max_blocks, kMaxBlocks)) return {};
   const int64_t slice = round_up(ceil_div(d, blocks), kVectorBytes / element);
   const int64_t columns = slice <= kThreads * kWidest / 2 ? kWidest / 2 : kWidest;
   const int64_t rows = stage_rows(columns, element);

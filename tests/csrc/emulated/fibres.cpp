@@ -1,4 +1,5 @@
 // Fibres for the threads of one cluster at a time, and the operators under test on CPU tensors.
+#include <setjmp.h>
 #include <torch/csrc/stable/library.h>
 #include <ucontext.h>
 
@@ -14,17 +15,18 @@
 namespace emulated {
 namespace {
 
-constexpr size_t kStack = 1 << 16;
+constexpr size_t kStack = 1 << 15;
 constexpr size_t kCanary = 256;
 
 struct Fibre {
   ucontext_t context;
-  std::unique_ptr<char[]> stack;
+  jmp_buf place;
   Thread thread;
-  bool done = false;
+  bool started = false, done = false;
 };
 
-ucontext_t scheduler;
+jmp_buf scheduler;
+std::vector<std::unique_ptr<char[]>> stacks;
 Fibre* running = nullptr;
 const std::function<void()>* work = nullptr;
 int64_t progress = 0;
@@ -34,17 +36,30 @@ int64_t progress = 0;
   std::abort();
 }
 
+// A context only starts a fibre: its switches save the signal mask, by a system call each.
+void suspend() {
+  if (_setjmp(running->place) == 0) _longjmp(scheduler, 1);
+}
+
 void enter() {
   (*work)();
   running->done = true;
   ++progress;
-  swapcontext(&running->context, &scheduler);
+  _longjmp(scheduler, 1);
 }
 
-void start(Fibre& fibre) {
-  fibre.stack.reset(new char[kStack]);
+__attribute__((noinline)) void resume(Fibre& fibre) {
+  running = &fibre;
+  current = &fibre.thread;
+  if (_setjmp(scheduler) != 0) return;
+  if (fibre.started) _longjmp(fibre.place, 1);
+  fibre.started = true;
+  setcontext(&fibre.context);
+}
+
+void prepare(Fibre& fibre, char* stack) {
   getcontext(&fibre.context);
-  fibre.context.uc_stack.ss_sp = fibre.stack.get();
+  fibre.context.uc_stack.ss_sp = stack;
   fibre.context.uc_stack.ss_size = kStack;
   fibre.context.uc_link = nullptr;
   makecontext(&fibre.context, enter, 0);
@@ -68,13 +83,14 @@ void run_cluster(std::vector<Block>& blocks, int64_t threads, std::mt19937& rand
   Barrier barrier;
   barrier.size = threads * static_cast<int64_t>(blocks.size());
   std::vector<Fibre> fibres(barrier.size);
+  while (stacks.size() < fibres.size()) stacks.emplace_back(new char[kStack]);
   for (size_t i = 0; i < fibres.size(); ++i) {
     Thread& thread = fibres[i].thread;
     thread.index = dim3(static_cast<unsigned>(i % threads));
     thread.block = &blocks[i / threads];
     thread.cluster = &blocks;
     thread.cluster_barrier = &barrier;
-    start(fibres[i]);
+    prepare(fibres[i], stacks[i].get());
   }
   std::vector<size_t> order(fibres.size());
   std::iota(order.begin(), order.end(), 0);
@@ -86,9 +102,7 @@ void run_cluster(std::vector<Block>& blocks, int64_t threads, std::mt19937& rand
     for (const size_t i : order) {
       if (fibres[i].done) continue;
       alive = true;
-      running = &fibres[i];
-      current = &running->thread;
-      swapcontext(&scheduler, &running->context);
+      resume(fibres[i]);
     }
     if (alive && progress == before) fail("threads wait at a barrier that the others never reach");
   }
@@ -104,10 +118,7 @@ void wait(Barrier& barrier) {
     ++barrier.round;
     return;
   }
-  while (barrier.round == round) {
-    swapcontext(&running->context, &scheduler);
-    current = &running->thread;
-  }
+  while (barrier.round == round) suspend();
 }
 
 void run(dim3 grid, int64_t threads, int64_t shared, int64_t cluster, const std::function<void()>& body) {

@@ -2,6 +2,7 @@
 #include <Python.h>
 #include <torch/csrc/stable/library.h>
 
+#include "cpu/auditor_step.h"
 #include "cpu/glm_hvp.h"
 
 #define AMU_FAST_STRING_(name) #name
@@ -20,7 +21,11 @@ STABLE_TORCH_LIBRARY_IMPL(amu_fast, CompositeExplicitAutograd, m) {
   m.impl(AMU_FAST_STRING(AMU_FAST_SCHEMAS), TORCH_BOX(&schemas_marker));
 }
 
-STABLE_TORCH_LIBRARY_IMPL(amu_fast, CPU, m) { m.impl("glm_hvp", TORCH_BOX(&amu_fast::cpu::glm_hvp)); }
+STABLE_TORCH_LIBRARY_IMPL(amu_fast, CPU, m) {
+  m.impl("auditor_rows", TORCH_BOX(&amu_fast::cpu::auditor_rows));
+  m.impl("auditor_step", TORCH_BOX(&amu_fast::cpu::auditor_step));
+  m.impl("glm_hvp", TORCH_BOX(&amu_fast::cpu::glm_hvp));
+}
 
 // An empty module: importing `amu_fast._C` runs the registrations above.
 extern "C" __attribute__((visibility("default"))) PyObject* PyInit__C() {

@@ -50,8 +50,8 @@ class Operator:
     def __call__(self, *args: Any) -> Any:
         """Call the operator with positional arguments in the schema's order.
 
-        Outside `torch.func` and forward mode the bare operator is enough: its registered gradient makes one node, for the compiler
-        too, without the front's inspection of signatures, which costs more than a small kernel.
+        Outside `torch.func` and forward mode the bare operator is enough: its registered gradient makes one node, for
+        the compiler too, without the front's inspection of signatures, which costs more than a small kernel.
         """
         if torch.compiler.is_compiling() or not (_under_torch_func() or _in_forward_mode()):
             return self.bare(*args)

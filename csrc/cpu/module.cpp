@@ -4,6 +4,7 @@
 
 #include "cpu/glm_gradient_curvature.h"
 #include "cpu/glm_hvp.h"
+#include "cpu/glm_hvp_multi.h"
 #include "cpu/glm_mixed_vjp.h"
 
 #define AMU_FAST_STRING_(name) #name
@@ -24,6 +25,7 @@ STABLE_TORCH_LIBRARY_IMPL(amu_fast, CompositeExplicitAutograd, m) {
 
 STABLE_TORCH_LIBRARY_IMPL(amu_fast, CPU, m) {
   m.impl("glm_hvp", TORCH_BOX(&amu_fast::cpu::glm_hvp));
+  m.impl("glm_hvp_multi", TORCH_BOX(&amu_fast::cpu::glm_hvp_multi));
   m.impl("glm_gradient_curvature", TORCH_BOX(&amu_fast::cpu::glm_gradient_curvature));
   m.impl("glm_mixed_vjp", TORCH_BOX(&amu_fast::cpu::glm_mixed_vjp));
 }

@@ -32,11 +32,12 @@ struct Problem {
   int64_t p, k, kp;
 };
 
-// What one thread keeps: Z of a block (kMaxBlock, kp) and Y of a tile (p, kp).
+// What one thread keeps: Z of a block (kMaxBlock, kp), Y of a tile (p, kp), and the intercept's row of Y (kp).
 template <typename T>
 struct Scratch {
   T* z;
   T* y;
+  double* intercept;
 };
 
 // z (R, kp) += x v for R rows, columns [begin, end) of x and N registers of right-hand sides.
@@ -122,12 +123,11 @@ AMU_FAST_INLINE void backward(const Problem<T>& at, const T* x, int64_t count, i
 // Z = C o (X~ V) for one block of rows whose Z holds X V.
 template <typename T>
 AMU_FAST_INLINE void weigh(const Problem<T>& at, int64_t row, int64_t count, const Scratch<T>& scratch) {
-  const int64_t d = at.rows.d;
   for (int64_t i = 0; i < count; ++i) {
     T* z = scratch.z + i * at.kp;
     const T* c = at.c + (row + i) * at.c_row;
     for (int64_t k = 0; k < at.k; ++k) z[k] *= c[k * at.c_column];
-    for (int64_t k = 0; at.p > d && k < at.k; ++k) scratch.y[d * at.kp + k] += z[k];
+    for (int64_t k = 0; k < at.k; ++k) scratch.intercept[k] += z[k];
   }
 }
 
@@ -165,8 +165,9 @@ AMU_FAST_INLINE void block(const Problem<T>& at, int64_t row, int64_t count, int
 template <typename T>
 AMU_FAST_INLINE void chunk(const Problem<T>& at, int64_t begin, int64_t end, const Scratch<T>& scratch,
                            double* AMU_FAST_RESTRICT partial) {
-  const int64_t width = at.p * at.kp, row_bytes = std::max<int64_t>(1, at.rows.d * sizeof(T));
+  const int64_t d = at.rows.d, width = at.p * at.kp, row_bytes = std::max<int64_t>(1, d * sizeof(T));
   const int64_t block_rows = std::min(kMaxBlock, std::max(kMinBlock, kBlockBytes / row_bytes / kMinBlock * kMinBlock));
+  std::fill(scratch.intercept, scratch.intercept + at.kp, 0.0);
   for (int64_t first = begin; first < end; first += kTile) {
     const int64_t last = std::min(end, first + kTile);
     std::fill(scratch.y, scratch.y + width, T(0));
@@ -175,6 +176,7 @@ AMU_FAST_INLINE void chunk(const Problem<T>& at, int64_t begin, int64_t end, con
     }
     for (int64_t j = 0; j < width; ++j) partial[j] = first == begin ? scratch.y[j] : partial[j] + scratch.y[j];
   }
+  if (at.p > d) std::copy(scratch.intercept, scratch.intercept + at.kp, partial + d * at.kp);
 }
 
 AMU_FAST_TARGET_CLONES
@@ -245,13 +247,14 @@ void launch(const Tensor& x, const Tensor& c, const Tensor& v, double l2, const 
 
   for_each_task(problems * chunks, std::min(rows, n) * p * k, [&] {
     return [&, z = std::vector<T>(kMaxBlock * kp), tile = std::vector<T>(p * kp), packed = std::vector<T>(p * kp),
-            packed_of = int64_t{-1}](int64_t task) mutable {
+            intercept = std::vector<double>(kp), packed_of = int64_t{-1}](int64_t task) mutable {
       const int64_t b = task / chunks, begin = task % chunks * rows;
       if (b != packed_of) pack(v_data + v_at[b], v.stride(v.dim() - 2), p, k, kp, packed.data());
       packed_of = b;
       const Problem<T> at{
           Rows<T>(x_data + x_at[b], stride, d), c_data + c_at[b], c_row, c_column, packed.data(), p, k, kp};
-      run_chunk(at, begin, std::min(n, begin + rows), Scratch<T>{z.data(), tile.data()}, partial.get() + task * p * kp);
+      run_chunk(at, begin, std::min(n, begin + rows), Scratch<T>{z.data(), tile.data(), intercept.data()},
+                partial.get() + task * p * kp);
     };
   });
   finish<T>(partial.get(), chunks, size, l2, v, v_at, y);

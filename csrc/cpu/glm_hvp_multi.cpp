@@ -167,16 +167,16 @@ AMU_FAST_INLINE void chunk(const Problem<T>& at, int64_t begin, int64_t end, con
                            double* AMU_FAST_RESTRICT partial) {
   const int64_t d = at.rows.d, width = at.p * at.kp, row_bytes = std::max<int64_t>(1, d * sizeof(T));
   const int64_t block_rows = std::min(kMaxBlock, std::max(kMinBlock, kBlockBytes / row_bytes / kMinBlock * kMinBlock));
-  std::fill(scratch.intercept, scratch.intercept + at.kp, 0.0);
   for (int64_t first = begin; first < end; first += kTile) {
     const int64_t last = std::min(end, first + kTile);
     std::fill(scratch.y, scratch.y + width, T(0));
+    std::fill(scratch.intercept, scratch.intercept + at.kp, 0.0);
     for (int64_t row = first; row < last; row += block_rows) {
       block(at, row, std::min(block_rows, last - row), block_rows, scratch);
     }
     for (int64_t j = 0; j < width; ++j) partial[j] = first == begin ? scratch.y[j] : partial[j] + scratch.y[j];
+    for (int64_t k = 0; at.p > d && k < at.kp; ++k) partial[d * at.kp + k] += scratch.intercept[k];
   }
-  if (at.p > d) std::copy(scratch.intercept, scratch.intercept + at.kp, partial + d * at.kp);
 }
 
 AMU_FAST_TARGET_CLONES

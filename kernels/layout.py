@@ -40,7 +40,7 @@ class Rows:
 def flatten(tensor: Tensor, batch: torch.Size, core: int) -> Tensor:
     """Broadcast to `batch`, flatten it: (B, *core dimensions) with unit stride in the last; copies only if it must."""
     shape = tensor.shape[tensor.ndim - core :]
-    flat = tensor.expand(*batch, *shape).reshape(batch.numel(), *shape)
+    flat = tensor.expand((*batch, *shape)).reshape(batch.numel(), *shape)
     return flat if core == 0 or flat.stride(-1) == 1 else flat.contiguous()
 
 

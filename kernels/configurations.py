@@ -1,4 +1,4 @@
-"""The table of tile shapes: (kernel, compute capability, dtype, columns) -> configuration; nothing is tuned at run time.
+"""The table of tile shapes: (kernel, compute capability, dtype, columns) -> configuration; no tuning at run time.
 
 A timing at run time would let two ranks choose differently and round differently. A row serves every width up to its
 own; a kernel without a row of its own capability takes that of the newest one below, a dtype without one float32's.
@@ -51,7 +51,7 @@ _TABLE: dict[tuple[str, int, str], dict[int, Configuration]] = {
     },
     ("glm_hvp", 80, "float32"): {
         16: Configuration(256, 8, 3, 324),
-        64: Configuration(128, 8, 3, 216),
+        64: Configuration(64, 4, 3, 324),
         256: Configuration(16, 8, 3, 324),
         1024: Configuration(4, 8, 3, 432),
         4096: Configuration(2, 16, 3, 216),
@@ -59,14 +59,14 @@ _TABLE: dict[tuple[str, int, str], dict[int, Configuration]] = {
     ("glm_gradient_curvature", 90, "float32"): {
         16: Configuration(256, 8, 3, 396),
         64: Configuration(64, 4, 3, 396),
-        256: Configuration(16, 4, 3, 396),
+        256: Configuration(16, 8, 3, 264),
         1024: Configuration(4, 4, 3, 396),
         4096: Configuration(2, 16, 3, 132),
     },
     ("glm_gradient_curvature", 80, "float32"): {
         16: Configuration(256, 8, 3, 324),
         64: Configuration(64, 4, 3, 324),
-        256: Configuration(16, 4, 3, 324),
+        256: Configuration(16, 8, 3, 216),
         1024: Configuration(4, 4, 3, 324),
         4096: Configuration(2, 16, 3, 108),
     },
@@ -89,7 +89,7 @@ _TABLE: dict[tuple[str, int, str], dict[int, Configuration]] = {
     ("glm_mixed_vjp", 80, "float32"): {
         16: Configuration(128, 4),
         64: Configuration(64, 8),
-        256: Configuration(16, 8),
+        256: Configuration(8, 8),
         1024: Configuration(4, 8, 2),
     },
     ("score_moments", 80, "float32"): {

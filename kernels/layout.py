@@ -56,7 +56,7 @@ def rows(x: Tensor, batch: torch.Size) -> Rows:
 
 def _readable(x: Tensor, width: int) -> bool:
     """Whether rows of `width` columns start at whole 128-bit words and end within x's memory."""
-    problems, n, d = x.shape
+    problems, n = x.shape[:2]
     if x.numel() == 0 or x.data_ptr() % _WORD_BYTES:
         return False
     strides = [s for size, s in zip((problems, n), x.stride(), strict=False) if size > 1]

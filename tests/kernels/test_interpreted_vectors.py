@@ -143,7 +143,9 @@ def test_neumann_step(size, eta):
 STRIDED = {
     "every_second": lambda t: t.repeat_interleave(2, -1)[..., ::2],
     "transposed": lambda t: t.mT.contiguous().mT if t.ndim > 1 else t.repeat_interleave(2)[::2],
-    "sliced": lambda t: torch.cat([t, torch.full_like(t, 1 if t.dtype == torch.bool else math.nan)], -1)[..., : t.shape[-1]],
+    "sliced": lambda t: torch.cat([t, torch.full_like(t, 1 if t.dtype == torch.bool else math.nan)], -1)[
+        ..., : t.shape[-1]
+    ],
 }
 
 

@@ -11,12 +11,11 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
-from torch import Tensor
-
 from amu_fast.kernels import layout, losses
 from amu_fast.kernels.configurations import WIDEST, configuration, cut, tile_width
 from amu_fast.kernels.margins import margins
 from amu_fast.kernels.partials import COLUMNS, sum_parts
+from torch import Tensor
 
 # Columns of a tile where rows are wider than one; entries of w squared at a time.
 _BLOCK = 1024
@@ -112,7 +111,7 @@ def _finish(sums, w, objective, gradient, diagonal, parts, p, l2, w_batch, block
     tl.store(diagonal + problem * p + cols, curve.to(tl.float32), mask=cols < p)
     if block == 0:
         square = tl.zeros([BLOCK], tl.float64)
-        for i in range(0, tl.cdiv(p, BLOCK)):
+        for i in range(tl.cdiv(p, BLOCK)):
             index = i * BLOCK + tl.arange(0, BLOCK)
             part = tl.load(w + problem * w_batch + index, mask=index < p, other=0.0).to(tl.float64)
             square += part * part

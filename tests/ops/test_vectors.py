@@ -271,6 +271,7 @@ def test_autograd_is_refused(name):
         assert args[written[0]]._version > before
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 def test_forward_mode_is_refused():
     args = case(NEUMANN_STEP, 5)
     with torch.autograd.forward_ad.dual_level():

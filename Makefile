@@ -17,7 +17,7 @@ SOURCES := $(wildcard csrc/*/*.* csrc/*/*/*.*)
 # What an editable installation must be repeated for; Python sources are read where they are.
 BUILD_INPUTS := pyproject.toml setup.py constraints.txt amu_fast/ops/schemas.py $(SOURCES)
 
-.PHONY: help demo test test-all lint table table-quick clean
+.PHONY: help demo test test-all lint table table-quick sanitize release-check clean
 .DELETE_ON_ERROR:
 
 help:
@@ -25,6 +25,8 @@ help:
 	@echo "make test         install with the C++ extension, lint and run the tests (test-all: the slow ones too)"
 	@echo "make lint         ruff, clang-format, mypy"
 	@echo "make table        the table of methods, up to 2 hours, resumable (table-quick: up to 10 minutes)"
+	@echo "make sanitize     the C++ part and the emulated CUDA part under ASan and UBSan"
+	@echo "make release-check  a wheel of today's torch under torch $(OLD_TORCH), in an environment of its own (gigabytes)"
 	@echo "make clean        remove build products; $(VENV) and $(OUT) stay"
 	@echo "variables: PYTHON=$(PYTHON) VENV=$(VENV) TORCH_INDEX=$(TORCH_INDEX) JOBS=$(JOBS) OUT=$(OUT)"
 
@@ -44,7 +46,7 @@ lint: $(VENV)/.installed-dev
 	@echo "==> ruff, clang-format, mypy"
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/clang-format --dry-run -Werror $(SOURCES)
+	$(BIN)/clang-format --dry-run -Werror $(SOURCES) $(wildcard tests/csrc/emulated/*.* tests/csrc/emulated/*/*.*)
 	$(BIN)/mypy
 
 table: $(VENV)/.installed-demo
@@ -84,3 +86,40 @@ $(VENV)/.installed-dev: $(VENV)/.torch $(BUILD_INPUTS)
 	@echo "==> installing amu-fast with its C++ extension and the development tools"
 	AMU_FAST_BUILD_EXT=1 $(PIP) install --quiet --no-build-isolation -c constraints.txt -e ".[dev]"
 	@touch $@
+
+# The package is built into a folder of its own, which comes before the installed one where `pytest` starts outside
+# the source tree's path. The interpreter is no sanitized program: the runtime is preloaded, libstdc++ beside it so
+# that exceptions are seen, and leaks are not looked for. Fibres have stacks that ASan knows nothing of.
+SANITIZE := -fsanitize=address,undefined -fno-sanitize=vptr -fno-sanitize-recover=all -fno-omit-frame-pointer -g1
+SANITIZED := $(OUT)/sanitize
+PRELOAD = $(foreach library,libasan.so libstdc++.so,$(shell $(or $(CXX),c++) -print-file-name=$(library)))
+
+sanitize: $(VENV)/.installed-dev
+	@echo "==> the C++ extension with ASan and UBSan, in $(SANITIZED)"
+	rm -rf $(SANITIZED)
+	AMU_FAST_BUILD_EXT=1 AMU_FAST_NO_CLONES=1 CFLAGS="$(SANITIZE)" LDFLAGS="$(SANITIZE)" \
+	  $(BIN)/python setup.py --quiet build --build-base $(SANITIZED) --build-lib $(SANITIZED)/lib
+	@echo "==> tests/ops and tests/csrc with it"
+	PYTHONPATH=$(SANITIZED)/lib LD_PRELOAD="$(strip $(PRELOAD))" OMP_NUM_THREADS=2 \
+	  ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0 UBSAN_OPTIONS=print_stacktrace=1 \
+	  CXXFLAGS="$(SANITIZE) --param asan-stack=0" AMU_FAST_SANITIZED=$(SANITIZED)/lib \
+	  $(BIN)/pytest -p no:cacheprovider tests/ops tests/csrc $(ARGS)
+
+OLD_TORCH ?= 2.11.0
+RELEASE := $(OUT)/release
+RELEASE_PIP := $(RELEASE)/venv/bin/python -m pip --disable-pip-version-check
+
+release-check: $(VENV)/.installed-dev
+	@echo "==> a wheel from the torch of $(VENV), in $(RELEASE)"
+	rm -rf $(RELEASE)
+	AMU_FAST_BUILD_EXT=1 $(PIP) wheel --quiet --no-build-isolation --no-deps -w $(RELEASE) .
+	@echo "==> torch $(OLD_TORCH) in $(RELEASE)/venv"
+	$(BIN)/python -m venv $(RELEASE)/venv
+	@if [ -n "$(TORCH_INDEX)" ] && $(PROBE) && $(RELEASE_PIP) install --quiet --retries 1 --timeout 60 \
+	  --index-url "$(TORCH_INDEX)" torch==$(OLD_TORCH) numpy; then :; else \
+	  echo "==> from pip's own index (on Linux its large CUDA build)"; \
+	  $(RELEASE_PIP) install --quiet torch==$(OLD_TORCH) numpy; \
+	fi
+	$(RELEASE_PIP) install --quiet $(RELEASE)/*.whl "pytest>=8" "hypothesis>=6.100" "mpmath>=1.3"
+	@echo "==> tests/ops with the wheel"
+	OMP_NUM_THREADS=1 $(RELEASE)/venv/bin/pytest -p no:cacheprovider tests/ops $(ARGS)

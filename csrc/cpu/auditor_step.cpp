@@ -61,10 +61,10 @@ struct Members {
   }
 };
 
-// The problems of all folds and groups that can be solved; `rows` holds their lists.
+// The problems of all folds and groups, those that can be solved apart from the degenerate; `rows` holds their lists.
 struct Plan {
   std::vector<int64_t> rows;
-  std::vector<Task> tasks;
+  std::vector<Task> tasks, skipped;
 
   Plan(const Members& members, const double* labels, const bool* train, const bool* held, int64_t folds, int64_t n) {
     const int64_t groups = static_cast<int64_t>(members.starts.size()) - 1;
@@ -74,7 +74,7 @@ struct Plan {
       for (int64_t g = 0; g < groups; ++g) {
         const Task task = cut(members, labels, train + k * n, held + k * n, k, g, list);
         list += task.n + task.h;
-        if (task.n > 0) tasks.push_back(task);
+        (task.n > 0 ? tasks : skipped).push_back(task);
       }
     }
   }
@@ -133,10 +133,17 @@ void run(const Batch& batch, const Settings& set, std::vector<Task> tasks, const
   });
 }
 
-Tensor filled(const Tensor& like, const Shape& shape, double value, ScalarType type = ScalarType::Double) {
-  Tensor out = torch::stable::new_empty(like, shape, type);
-  torch::stable::fill_(out, value);
-  return out;
+void skip(const std::vector<Task>& tasks, int64_t d, int64_t vectors, const Outputs& out) {
+  for (const Task& task : tasks) {
+    const int64_t index = task.fold * out.groups + task.group;
+    out.status[index] = kSkipped;
+    out.per_problem[index] = 0;
+    std::fill_n(out.params + index * (d + 1), d + 1, 0.0);
+    std::fill_n(out.directions + index * vectors * d, vectors * d, 0.0);
+    std::fill_n(out.measures + index * kMeasures, int{kMeasures}, 0.0);
+    out.measures[index * kMeasures + kAccuracy] = std::numeric_limits<double>::quiet_NaN();
+    std::fill_n(out.counts + index * 2, 2, int64_t{0});
+  }
 }
 
 void check(const Tensor& scores, const Tensor& labels, const Tensor& groups, const Tensor& train, const Tensor& held) {
@@ -167,12 +174,16 @@ AuditorStep auditor_step(const Tensor& scores_in, const Tensor& labels_in, const
   const Tensor train = as(train_in, ScalarType::Bool), held = as(held_in, ScalarType::Bool);
   const Tensor normaliser = as(normaliser_in, ScalarType::Double);
 
-  Tensor per_problem = filled(scores, {folds, num_groups}, 0), params = filled(scores, {folds, num_groups, d + 1}, 0);
-  Tensor status = filled(scores, {folds, num_groups}, kSkipped, ScalarType::Char);
-  Tensor measures = filled(scores, {folds, num_groups, kMeasures}, 0);
-  Tensor counts = filled(scores, {folds, num_groups, 2}, 0, ScalarType::Long);
-  Tensor coefficients = filled(scores, {folds, n, kCoefficients}, 0);
-  Tensor vectors = filled(scores, {folds, num_groups, directions(standardize), d}, 0);
+  const auto empty = [&](const Shape& shape, ScalarType type) { return torch::stable::new_empty(scores, shape, type); };
+  const int64_t vectors = directions(standardize);
+  Tensor per_problem = empty({folds, num_groups}, ScalarType::Double);
+  Tensor params = empty({folds, num_groups, d + 1}, ScalarType::Double);
+  Tensor status = empty({folds, num_groups}, ScalarType::Char);
+  Tensor measures = empty({folds, num_groups, kMeasures}, ScalarType::Double);
+  Tensor counts = empty({folds, num_groups, 2}, ScalarType::Long);
+  Tensor coefficients = empty({folds, n, kCoefficients}, ScalarType::Double);
+  Tensor factors = empty({folds, num_groups, vectors, d}, ScalarType::Double);
+  torch::stable::zero_(coefficients);
 
   const Outputs out{folds,
                     num_groups,
@@ -181,12 +192,9 @@ AuditorStep auditor_step(const Tensor& scores_in, const Tensor& labels_in, const
                     params.mutable_data_ptr<double>(),
                     measures.mutable_data_ptr<double>(),
                     coefficients.mutable_data_ptr<double>(),
-                    vectors.mutable_data_ptr<double>(),
+                    factors.mutable_data_ptr<double>(),
                     status.mutable_data_ptr<int8_t>(),
                     counts.mutable_data_ptr<int64_t>()};
-  for (int64_t i = 0; i < folds * num_groups; ++i) {
-    out.measures[i * kMeasures + kAccuracy] = std::numeric_limits<double>::quiet_NaN();
-  }
   const Members members(groups.const_data_ptr<int64_t>(), n, num_groups);
   const Plan plan(members, labels.const_data_ptr<double>(), train.const_data_ptr<bool>(), held.const_data_ptr<bool>(),
                   folds, n);
@@ -198,8 +206,9 @@ AuditorStep auditor_step(const Tensor& scores_in, const Tensor& labels_in, const
                     1 / *normaliser.const_data_ptr<double>()};
   const Settings set{static_cast<int>(loss),  l2,  width, static_cast<int>(payoff), standardize, rtol, max_steps,
                      static_cast<int>(parts), cast};
+  skip(plan.skipped, d, vectors, out);
   if (!plan.tasks.empty()) run(batch, set, plan.tasks, out);
-  return {per_problem, params, status, measures, counts, coefficients, vectors};
+  return {per_problem, params, status, measures, counts, coefficients, factors};
 }
 
 }  // namespace amu_fast::cpu

@@ -20,7 +20,7 @@ struct Arrays {
   double *mean, *scale, *a, *b;                             // (pp): equation (S)
   double *gram, *factor;                                    // (dim, dim)
   double *inverse, *blocks;                                 // (dim), (dim, lanes): of the factor's diagonal
-  double *packed, *packed_c;                                // (pp, np), (np): rows of a partial Gram matrix
+  double *packed, *packed_c;                                // (pp, lp), (np): rows of a partial Gram matrix
   double* inner;                                            // (np)
 };
 
@@ -84,8 +84,8 @@ struct Newton {
     const bool update = has_gram && set.loss != kLogistic && 2 * changed <= active;
     if (update || 4 * active <= 3 * static_cast<double>(z.n)) {
       const double* before = update ? at.c_old : nullptr;
-      const int64_t rows = team.pack(at.x, z.ld, z.n, z.pp, at.c, before, at.packed, at.packed_c);
-      team.gram(at.packed, z.np, rows, z.p, z.pp, at.packed_c, at.gram, update);
+      const int64_t rows = team.pack(at.x, z, at.c, before, at.packed, at.packed_c);
+      team.gram(at.packed, z.lp, rows, z.p, z.pp, at.packed_c, at.gram, update);
     } else {
       team.gram(at.x, z.ld, z.np, z.p, z.pp, at.c, at.gram, false);
     }

@@ -37,6 +37,7 @@ struct Sizes {
   int64_t n, h, p;
   int64_t np, q;  // training rows; training and held-out rows
   int64_t ld;     // from one column of x to the next
+  int64_t lp;     // the same of the training rows packed apart
   int64_t pp;     // columns
   bool dual;      // H is solved through the n x n Gram matrix
   int64_t dim;    // of the factored matrix: pp, or np in the dual form
@@ -57,7 +58,7 @@ inline Sizes sizes_of(int64_t n, int64_t h, int64_t d, int64_t lanes) {
   Sizes z{};
   z.n = n, z.h = h, z.p = d + 1;
   z.np = padded(n), z.q = z.np + padded(h), z.pp = padded(z.p);
-  z.ld = column_stride(z.q);
+  z.ld = column_stride(z.q), z.lp = column_stride(z.np);
   z.dual = n < z.p;
   z.dim = z.dual ? z.np : z.pp;
   return z;

@@ -26,7 +26,7 @@ inline int64_t carve(const Sizes& z, const Settings& set, double* base, Arrays* 
   at->gram = take(z.dim * z.dim);
   at->factor = take(z.dim * z.dim);
   at->packed_c = take(z.dual ? 0 : z.np);
-  at->packed = take(z.dual ? 0 : z.np * z.pp);
+  at->packed = take(z.dual ? 0 : z.lp * z.pp);
   at->x = take(z.ld * z.pp);
   return used;
 }

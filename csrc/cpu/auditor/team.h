@@ -63,22 +63,21 @@ struct SimdTeam {
     }
   }
 
-  // Rows whose c differs from `before` (or from 0), as columns of `packed` (stride np of the problem) padded by zeros,
-  // with the difference in packed_c; returns the padded number of rows.
-  FN int64_t pack(const double* x, int64_t ld, int64_t n, int64_t pp, const double* c, const double* before,
-                  double* packed, double* packed_c) {
-    const int64_t stride = (n + kLanes - 1) / kLanes * kLanes;
+  // Training rows whose c differs from `before` (or from 0), padded by zeros, with the difference in packed_c; returns
+  // the padded number of rows.
+  FN int64_t pack(const double* x, const Sizes& z, const double* c, const double* before, double* packed,
+                  double* packed_c) {
     int64_t rows = 0;
-    for (int64_t i = 0; i < n; ++i) {
+    for (int64_t i = 0; i < z.n; ++i) {
       const double change = before ? c[i] - before[i] : c[i];
       if (change == 0) continue;
       packed_c[rows] = change;
-      for (int64_t j = 0; j < pp; ++j) packed[j * stride + rows] = x[j * ld + i];
+      for (int64_t j = 0; j < z.pp; ++j) packed[j * z.lp + rows] = x[j * z.ld + i];
       ++rows;
     }
     for (; rows % kLanes != 0; ++rows) {
       packed_c[rows] = 0;
-      for (int64_t j = 0; j < pp; ++j) packed[j * stride + rows] = 0;
+      for (int64_t j = 0; j < z.pp; ++j) packed[j * z.lp + rows] = 0;
     }
     return rows;
   }

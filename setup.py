@@ -155,7 +155,7 @@ def extension():
     modules = [
         cpp_extension.CppExtension(
             "amu_fast._C",
-            sources("common/*.cpp", "cpu/*.cpp"),
+            sources("common/**/*.cpp", "cpu/**/*.cpp"),
             define_macros=macros,
             extra_compile_args=flags,
             **shared,

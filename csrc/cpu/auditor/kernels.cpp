@@ -22,7 +22,7 @@
   }                                                                        \
   constexpr Kernel kKernel{workspace_of, solve_task};
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 12 && !defined(AMU_FAST_BASELINE)
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 12 && !defined(AMU_FAST_NO_CLONES)
 #define AMU_FAST_DISPATCH
 
 #pragma GCC push_options

@@ -1,10 +1,10 @@
 """`python -m amu_fast.bench`: the benchmarks.
 
-    cpu [--out bench/results] [--minutes 18]   every case on this machine's CPU, then the figures
-    gpu --out DIR                              everything a GPU can show: its tests, every case, the figures
-    case NAME ...                              single cases, or whole families: p1 p2 p3 p5
-    plots --out DIR                            the figures again, from the records
-    readme [--check]                           the README's and docs/performance.md's tables, from bench/results
+cpu [--out bench/results] [--minutes 18]   every case on this machine's CPU, then the figures
+gpu --out DIR                              everything a GPU can show: its tests, every case, the figures
+case NAME ...                              single cases, or whole families: p1 p2 p3 p5
+plots --out DIR                            the figures again, from the records
+readme [--check]                           the README's and docs/performance.md's tables, from bench/results
 """
 
 from __future__ import annotations

@@ -51,7 +51,9 @@ def summary(folder: Path, device: str = "cpu") -> str:
 
 
 def _row(line: Record) -> str:
-    spread = f"{seconds_text(line.per_unit)} ({seconds_text(line.p20 / line.units)}–{seconds_text(line.p80 / line.units)})"
+    spread = (
+        f"{seconds_text(line.per_unit)} ({seconds_text(line.p20 / line.units)}–{seconds_text(line.p80 / line.units)})"
+    )
     done = math.isfinite(line.seconds)
     cells = (
         line.case,

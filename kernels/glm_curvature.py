@@ -11,11 +11,12 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
+
 from amu_fast.kernels import layout, losses
 from amu_fast.kernels.configurations import WIDEST, configuration, cut, tile_width
 from amu_fast.kernels.margins import margins
 from amu_fast.kernels.partials import COLUMNS, sum_parts
-from torch import Tensor
 
 # Columns of a tile where rows are wider than one; entries of w squared at a time.
 _BLOCK = 1024

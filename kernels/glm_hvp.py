@@ -10,10 +10,11 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
+
 from amu_fast.kernels import layout, partials
 from amu_fast.kernels.configurations import WIDEST, configuration, cut, tile_width
 from amu_fast.kernels.margins import margins
-from torch import Tensor
 
 # Columns of a tile where rows are wider than one.
 _BLOCK = 1024

@@ -10,10 +10,11 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
+
 from amu_fast.kernels import partials
 from amu_fast.kernels.configurations import WIDEST, configuration, cut, tile_width
 from amu_fast.kernels.layout import Rows, flatten, rows
-from torch import Tensor
 
 _GROUP = tl.constexpr(4)
 _MOST_GROUPED = 16

@@ -8,9 +8,10 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
+
 from amu_fast.kernels import layout, losses
 from amu_fast.kernels.configurations import configuration, tile_width
-from torch import Tensor
 
 # Widest tile: wider rows are taken in blocks of columns.
 _WIDEST = 1024

@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
+
 from amu_fast.kernels.configurations import configuration
 from amu_fast.kernels.layout import Rows
-from torch import Tensor
 
 # Columns of a tile.
 _WIDTH = 1024

@@ -15,9 +15,10 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
+
 from amu_fast.kernels.configurations import configuration, tile_width
 from amu_fast.kernels.layout import flatten
-from torch import Tensor
 
 
 @triton.jit

@@ -13,9 +13,10 @@ from collections.abc import Callable
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
+
 from amu_fast.kernels.configurations import configuration, cut
 from amu_fast.kernels.layout import flatten
-from torch import Tensor
 
 # Entries of a tile; most parts of a vector.
 _BLOCK = 2048

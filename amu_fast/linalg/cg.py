@@ -80,7 +80,9 @@ class ConjugateGradient:
             check_every=self.check_every,
         )
         if self.check_every is None and self.max_steps is None:
-            raise DataError("ConjugateGradient: check_every=None makes exactly max_steps steps, got max_steps=None; set it")
+            raise DataError(
+                "ConjugateGradient: check_every=None makes exactly max_steps steps, got max_steps=None; set it"
+            )
 
     def solve(
         self,

@@ -51,11 +51,22 @@ class Operator:
     def __call__(self, *args: Any) -> Any:
         """Call the operator with positional arguments in the schema's order.
 
-        The compiler differentiates the bare operator itself, by its registered gradient, and sees one node.
+        Outside `torch.func` and forward mode the bare operator is enough: its registered gradient makes one node, for
+        the compiler too, without the front's inspection of signatures, which costs more than a small kernel.
         """
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or not (_under_torch_func() or _in_forward_mode()):
             return self.bare(*args)
         return self.front.apply(*args)
+
+
+def _under_torch_func() -> bool:
+    """Whether a transform of `torch.func` is active: what `autograd.Function.apply` itself asks."""
+    return torch._C._are_functorch_transforms_active()
+
+
+def _in_forward_mode() -> bool:
+    """Whether tangents may travel: the bare operator would drop them, the front raises."""
+    return torch.autograd.forward_ad._current_level >= 0
 
 
 @dataclass(frozen=True)
@@ -207,9 +218,12 @@ class _Rule:
         needs = tuple(ctx.needs_input_grad)
         if all(g is None for g in cotangents) or not any(needs):
             return (None,) * len(needs)
-        wanted = iter(
-            _Gradient.apply(self, ctx.constants, ctx.tensor_at, needs, len(cotangents), *cotangents, *ctx.saved_tensors)
-        )
+        tensors = (*cotangents, *ctx.saved_tensors)
+        apply = _Gradient.apply
+        if not (torch.is_grad_enabled() or torch.compiler.is_compiling() or _under_torch_func()):
+            # Without create_graph nobody can differentiate this again.
+            apply = _Gradient.forward
+        wanted = iter(apply(self, ctx.constants, ctx.tensor_at, needs, len(cotangents), *tensors))
         return tuple(next(wanted) if need else None for need in needs)
 
 

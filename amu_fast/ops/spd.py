@@ -93,6 +93,4 @@ def _vmap(info: Any, in_dims: tuple[int | None, ...], matrix: Tensor, rhs: Tenso
     return SPD_SOLVE.bare(*leading(in_dims, (matrix, rhs), (2, 1))), (0, 0)
 
 
-SPD_SOLVE = define(
-    "spd_solve", reference=_reference, fake=_fake, gradient=_gradient, vmap=_vmap, saved_outputs=(0,)
-)
+SPD_SOLVE = define("spd_solve", reference=_reference, fake=_fake, gradient=_gradient, vmap=_vmap, saved_outputs=(0,))

@@ -46,14 +46,14 @@ _TABLE: dict[tuple[str, int, str], dict[int, Configuration]] = {
         16: Configuration(256, 8, 3, 396),
         64: Configuration(128, 8, 3, 396),
         256: Configuration(16, 8, 3, 396),
-        1024: Configuration(4, 8, 3, 528),
+        1024: Configuration(4, 8, 3, 396),
         4096: Configuration(2, 16, 3, 264),
     },
     ("glm_hvp", 80, "float32"): {
         16: Configuration(256, 8, 3, 324),
         64: Configuration(64, 4, 3, 324),
         256: Configuration(16, 8, 3, 324),
-        1024: Configuration(4, 8, 3, 432),
+        1024: Configuration(4, 8, 3, 324),
         4096: Configuration(2, 16, 3, 216),
     },
     ("glm_gradient_curvature", 90, "float32"): {

@@ -12,8 +12,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 # pip alone would wait minutes for an index that does not answer.
 PROBE := $(BIN)/python -c "import urllib.request as r; r.urlopen('$(TORCH_INDEX)/torch/', timeout=10)" 2>/dev/null
+# Of the extension.
+SOURCES := $(wildcard csrc/*/*.* csrc/*/*/*.*)
 # What an editable installation must be repeated for; Python sources are read where they are.
-BUILD_INPUTS := pyproject.toml setup.py constraints.txt amu_fast/ops/schemas.py $(wildcard csrc/*/*)
+BUILD_INPUTS := pyproject.toml setup.py constraints.txt amu_fast/ops/schemas.py $(SOURCES)
 
 .PHONY: help demo test test-all lint table table-quick sanitize release-check clean
 .DELETE_ON_ERROR:
@@ -44,7 +46,7 @@ lint: $(VENV)/.installed-dev
 	@echo "==> ruff, clang-format, mypy"
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/clang-format --dry-run -Werror csrc/*/* tests/csrc/emulated/*.cpp tests/csrc/emulated/*/*
+	$(BIN)/clang-format --dry-run -Werror $(SOURCES) $(wildcard tests/csrc/emulated/*.* tests/csrc/emulated/*/*.*)
 	$(BIN)/mypy
 
 table: $(VENV)/.installed-demo

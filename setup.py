@@ -31,7 +31,8 @@ if not all(re.fullmatch(r"\d\d\d?a?", arch) for arch in ARCHS):
 
 # The oldest LibTorch whose stable ABI the extensions use: 2.10. The binaries run on every later one.
 TORCH_TARGET = "0x020a000000000000"
-FLAGS = ["-O3", "-g0", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-unused-parameter"]
+# No code reads errno; without this flag square roots are calls and stay scalar.
+FLAGS = ["-O3", "-g0", "-fno-math-errno", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-unused-parameter"]
 # The last architecture's PTX serves later devices. FMA contraction is wanted, other fast math is not.
 NVCC_FLAGS = [
     "-O3",
@@ -154,7 +155,7 @@ def extension():
     modules = [
         cpp_extension.CppExtension(
             "amu_fast._C",
-            sources("common/*.cpp", "cpu/*.cpp"),
+            sources("common/**/*.cpp", "cpu/**/*.cpp"),
             define_macros=macros,
             extra_compile_args=flags,
             **shared,

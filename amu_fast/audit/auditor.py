@@ -92,7 +92,7 @@ class Auditor:
             bank: Earlier rows to train on as well.
             step: Number of this step; with `seed` it fixes the folds, identically on every rank.
             permute: Permute labels first: what an attack earns with no signal (docs/statistics.md, S15).
-            parts: Ablation of the gradient, see `auditor_step`.
+            parts: Which part of the gradient, or "value" for none, see `auditor_step`.
 
         Returns:
             Payoff; `.value` is the term of the loss. Its columns are the groups; with more than one, an extra last

@@ -19,8 +19,13 @@ from amu_fast.ops import auditor_chunk as columns
 from amu_fast.ops import auditor_step as operator
 from amu_fast.ops import losses
 
-Parts = Literal["full", "direct", "implicit"]
-_PARTS = {"full": columns.FULL, "direct": columns.DIRECT, "implicit": columns.IMPLICIT}
+Parts = Literal["full", "direct", "implicit", "value"]
+_PARTS = {
+    "full": columns.FULL,
+    "direct": columns.DIRECT,
+    "implicit": columns.IMPLICIT,
+    "value": columns.VALUE_ONLY,
+}
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,8 @@ class Bounds:
     Attributes:
         param_bound: On |w - w*|.
         adjoint_bound: On |u - u*|.
-        gradient_bound: On the 2-norm of the error of d per_problem / d scores; NaN for an ablated gradient.
+        gradient_bound: On the 2-norm of the error of d per_problem / d scores; NaN for an ablated gradient. All three
+            bounds are NaN where no gradient was asked for.
         uncertain_rows: Rows that may lie on the other side of a kink, int64.
     """
 
@@ -59,7 +65,8 @@ class Payoff:
     """What the auditor earned, K folds x G groups.
 
     Attributes:
-        per_problem: (K, G) float64, differentiable once under any cotangent; 0 for SKIPPED, NaN for NONFINITE problems.
+        per_problem: (K, G) float64, differentiable once under any cotangent (not with parts="value"); 0 for SKIPPED,
+            NaN for NONFINITE problems.
         params: (K, G, d + 1) attacks, intercept last, in the coordinates in which they were fitted.
         status: (K, G) int8, values of `amu_fast.status.Status`.
         accuracy: (K, G) share of held-out rows on the right side; NaN where there are none.
@@ -115,7 +122,8 @@ def auditor_step(
         payoff: `HingePayoff()` (default) or `LogisticPayoff()`.
         standardize: Standardise each problem by its training rows, with the moments differentiated.
         normaliser: N of equation (5); None: the number of rows whose group is not -1.
-        parts: "full", or only the "direct" term (8) or the "implicit" term (7) of the gradient, for ablations.
+        parts: "full", or only the "direct" term (8) or the "implicit" term (7) of the gradient, for ablations;
+            "value": the payoff alone, without gradient and bounds (NaN), in less time.
 
     Returns:
         Payoff.
@@ -161,25 +169,26 @@ def auditor_step(
     else:
         total = torch.full((), float(normaliser), dtype=torch.float64, device=scores.device)
     kind = losses.HINGE_PAYOFF if payoff is None else payoff.kind
-    per_problem, _, params, status, measures, counts = operator.auditor_step(
-        scores, labels, groups, train_masks, held_out_masks, total, num_groups,
+    per_problem, params, status, measures, counts, *_ = operator.auditor_step(
+        scores.detach() if parts == "value" else scores, labels, groups, train_masks, held_out_masks, total, num_groups,
         follower.kind, float(follower.l2), float(follower.width), kind, standardize,
         float(follower.rtol), follower.max_steps, _PARTS[parts],
     )  # fmt: skip
+    measured, counted = measures.unbind(-1), counts.unbind(-1)
     return Payoff(
         per_problem=per_problem,
         params=params,
         status=status,
-        accuracy=measures[..., columns.ACCURACY],
+        accuracy=measured[columns.ACCURACY],
         bounds=Bounds(
-            param_bound=measures[..., columns.PARAM_BOUND],
-            adjoint_bound=measures[..., columns.ADJOINT_BOUND],
-            gradient_bound=measures[..., columns.GRADIENT_BOUND],
-            uncertain_rows=counts[..., operator.UNCERTAIN_ROWS],
+            param_bound=measured[columns.PARAM_BOUND],
+            adjoint_bound=measured[columns.ADJOINT_BOUND],
+            gradient_bound=measured[columns.GRADIENT_BOUND],
+            uncertain_rows=counted[operator.UNCERTAIN_ROWS],
         ),
-        gradient_norms=measures[..., columns.GRADIENT_NORM],
-        residual_norms=measures[..., columns.ADJOINT_RESIDUAL],
-        steps=counts[..., operator.STEPS],
+        gradient_norms=measured[columns.GRADIENT_NORM],
+        residual_norms=measured[columns.ADJOINT_RESIDUAL],
+        steps=counted[operator.STEPS],
     )
 
 
@@ -227,10 +236,12 @@ def _check_shapes(
 def _check_values(labels: Tensor, groups: Tensor, train: Tensor, held: Tensor, num_groups: int | None) -> None:
     """Waits for the device once."""
     limit = torch.iinfo(torch.int64).max if num_groups is None else num_groups
+    rows = (labels.abs() != 1) | (groups < -1) | (groups >= limit)
+    # One question covers the usual case; rows left out may lie in both masks.
+    if not bool((rows | (train & held)).any()):
+        return
     both = train & held & (groups >= 0)
     faults = torch.stack([(labels.abs() != 1).any(), (groups < -1).any(), (groups >= limit).any(), both.any()])
-    if not bool(faults.any()):
-        return
     bad_label, bad_group, too_large, in_both = faults.tolist()
     if bad_label:
         wrong = labels[labels.abs() != 1][:5].tolist()

@@ -18,16 +18,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from amu_fast.linalg.system import (
-    LinearSystem,
-    Progress,
-    check,
-    check_options,
-    dot,
-    norm,
-    plain_arithmetic,
-    sync_interval,
-)
+from amu_fast.errors import DataError
+from amu_fast.linalg.system import LinearSystem, Progress, check, check_options, plain_arithmetic, sync_interval
+from amu_fast.ops.vectors import CG_DIRECTION, CG_UPDATE, norm
 from amu_fast.status import Status
 
 if TYPE_CHECKING:
@@ -52,7 +45,9 @@ class ConjugateGradient:
         atol: absolute part of the rule.
         max_steps: MAX_STEPS after so many; None means 10 p.
         refresh_every: steps after which r is compared with b - H y (one more product).
-        check_every: synchronises once every so many steps on a device, to stop early (every step on the CPU).
+        check_every: synchronises once every so many steps on a device, to stop early (every step on the CPU). None:
+            never; exactly `max_steps` steps are made, of which those after a verdict change nothing. Such a solve can
+            be captured in a CUDA graph and compiled by `torch.compile(fullgraph=True)`.
 
     Accuracy: alpha, beta and all inner products are float64 for float32 vectors too. The attainable residual
     is about eps ||H|| ||u||, eps that of the dtype; a smaller tolerance ends as STAGNATED. <p, H p> <= 0 or
@@ -73,7 +68,7 @@ class ConjugateGradient:
     atol: float = 0.0
     max_steps: int | None = None
     refresh_every: int = 50
-    check_every: int = 10
+    check_every: int | None = 10
 
     def __post_init__(self) -> None:
         check_options(
@@ -84,6 +79,10 @@ class ConjugateGradient:
             refresh_every=self.refresh_every,
             check_every=self.check_every,
         )
+        if self.check_every is None and self.max_steps is None:
+            raise DataError(
+                "ConjugateGradient: check_every=None makes exactly max_steps steps, got max_steps=None; set it"
+            )
 
     def solve(
         self,
@@ -93,7 +92,7 @@ class ConjugateGradient:
         initial: Tensor | None = None,
         preconditioner: LinearOperator | None = None,
     ) -> Solution:
-        """Solve for every right-hand side; synchronises every `check_every` steps.
+        """Solve for every right-hand side; synchronises every `check_every` steps (never with None).
 
         Args:
             operator: H, shape `(*b, p, p)`, symmetric positive definite.
@@ -115,7 +114,7 @@ class ConjugateGradient:
             state = _State(system, preconditioner)
             interval = sync_interval(rhs.device, self.check_every)
             limit = 10 * rhs.shape[-1] if self.max_steps is None else self.max_steps
-            while state.taken < limit and bool(state.open.any()):
+            while state.taken < limit and (interval is None or bool(state.open.any())):
                 state.sweep(min(self.refresh_every, limit - state.taken), interval)
                 state.verify()
             return state.solution()
@@ -133,43 +132,30 @@ class _State(Progress):
         self.taken = 0
         self.close(~self.true_norm.isfinite(), Status.NONFINITE)
         self.close(self.true_norm <= system.target, Status.CONVERGED)
-        self.p, self.rz = self.r, torch.ones_like(self.true_norm)
+        self.p, self.rz = torch.zeros_like(self.r), torch.ones_like(self.true_norm)
         self.restart = torch.ones_like(self.open)
 
-    def sweep(self, count: int, check_every: int) -> None:
+    def sweep(self, count: int, check_every: int | None) -> None:
         """At most `count` steps; fewer when a check finds nothing running."""
         for i in range(count):
-            if i % check_every == 0 and not bool((self.open & ~self.claimed).any()):
+            if check_every is not None and i % check_every == 0 and not bool((self.open & ~self.claimed).any()):
                 return
             self.step()
             self.taken += 1
 
     def step(self) -> None:
-        """One step of every running problem."""
-        self.turn()
-        hp = self.system.operator.matvec(self.p)
-        curvature = dot(self.p, hp)
+        """One step of every running problem: p, then y and r, then what they say."""
         running = self.open & ~self.claimed
+        z = self.r if self.preconditioner is None else self.preconditioner.matvec(self.r)
+        CG_DIRECTION.bare(self.r, z, self.p, self.rz, self.restart, running)
+        hp = self.system.operator.matvec(self.p)
+        curvature, size = CG_UPDATE.bare(self.p, hp, self.rz, running, self.y, self.r)
         self.close(running & ~(curvature.isfinite() & self.rz.isfinite()), Status.NONFINITE)
         self.close(running & ((curvature <= 0) | (self.rz <= 0)), Status.INDEFINITE)
         running = running & self.open
-        alpha = (self.rz / curvature).to(self.p.dtype)[..., None]
-        self.y = torch.where(running[..., None], self.y + alpha * self.p, self.y)
-        self.r = torch.where(running[..., None], self.r - alpha * hp, self.r)
         self.steps = self.steps + running
-        size = dot(self.r, self.r).sqrt()
         self.close(running & ~size.isfinite(), Status.NONFINITE)
         self.claimed = self.claimed | (running & (size <= self.goal))
-
-    def turn(self) -> None:
-        """The next direction of every running problem, p = z + beta p; p = z where `restart`."""
-        z = self.r if self.preconditioner is None else self.preconditioner.matvec(self.r)
-        rz = dot(self.r, z)
-        beta = (rz / self.rz).to(self.p.dtype)[..., None]
-        running = self.open & ~self.claimed
-        following = torch.where(self.restart[..., None], z, z + beta * self.p)
-        self.p = torch.where(running[..., None], following, self.p)
-        self.rz, self.restart = torch.where(running, rz, self.rz), self.restart & ~running
 
     def verify(self) -> None:
         """Judge by the true residual: CONVERGED, STAGNATED, or go on (where r has drifted, from there)."""
@@ -181,8 +167,8 @@ class _State(Progress):
         drifted = self.open & (gap > _DRIFT * norm(self.r))
         self.close(drifted & (size > _PROGRESS * self.anchor), Status.STAGNATED)
         self.anchor = torch.where(drifted, size, self.anchor)
-        self.r = torch.where(drifted[..., None], true, self.r)
+        self.r.copy_(torch.where(drifted[..., None], true, self.r))
         # A claim that was refuted by a hair: the next one needs a margin (none where r starts from the truth again).
         self.goal = torch.where(drifted, self.system.target, torch.where(self.claimed, self.goal / 2, self.goal))
         self.claimed = torch.zeros_like(self.claimed)
-        self.restart = drifted
+        self.restart.copy_(drifted)

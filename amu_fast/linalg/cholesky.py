@@ -16,11 +16,18 @@ from torch import Tensor
 
 from amu_fast.linalg.operators import LinearOperator, on_columns
 from amu_fast.linalg.structure import to_dense
-from amu_fast.linalg.system import LinearSystem, check_options, norm, plain_arithmetic, power_of_two
+from amu_fast.linalg.system import LinearSystem, check_options, plain_arithmetic, power_of_two
+from amu_fast.ops.spd import SPD_SOLVE
+from amu_fast.ops.vectors import norm
 from amu_fast.status import Status
 
 if TYPE_CHECKING:
     from amu_fast.linalg.solution import Solution
+
+# Up to this order one right-hand side per matrix is solved by `spd_solve`, the batch in the SIMD lanes: the lanes'
+# factors then take half a megabyte, what a core's second-level cache holds. Case P3 of the benchmarks compares it with
+# torch's batched factorisation up to here; above, torch's blocked one is better for few matrices.
+_FUSED_ORDER = 128
 
 
 @final
@@ -96,14 +103,9 @@ class Cholesky:
             dtype: of the factor; None: the operator's.
         """
         with plain_arithmetic(operator.device):
-            matrix = to_dense(operator)
-            scaling = power_of_two(1.0 / power_of_two(matrix.diagonal(dim1=-2, dim2=-1)).sqrt())
-            scaled = scaling[..., :, None] * matrix * scaling[..., None, :]
-            lower, info = torch.linalg.cholesky_ex(scaled.to(dtype or matrix.dtype))
-            finite = matrix.isfinite().all(-1).all(-1)
-            verdict = torch.where(info == 0, int(Status.CONVERGED), int(Status.INDEFINITE))
-            status = torch.where(finite, verdict, int(Status.NONFINITE)).to(torch.int8)
-        return CholeskyFactor(lower, scaling, status)
+            scaled, scaling, finite = _equilibrated(operator)
+            lower, info = torch.linalg.cholesky_ex(scaled.to(dtype or scaled.dtype))
+        return CholeskyFactor(lower, scaling, _verdict(info, finite))
 
     def solve(
         self,
@@ -129,11 +131,34 @@ class Cholesky:
         """
         with plain_arithmetic(rhs.device):
             system = LinearSystem.build(operator, rhs, initial, self.rtol, self.atol)
-            factor = self.factor(operator)
-            y = factor.matvec(system.b)
+            y, found = self._answer(operator, system.b)
             size = norm(system.residual(y))
             verdict = torch.where(size <= system.target, int(Status.CONVERGED), int(Status.STAGNATED))
             verdict = torch.where(size.isfinite(), verdict, int(Status.NONFINITE))
-            failed = factor.status != Status.CONVERGED
-            status = torch.where(failed, factor.status, verdict).to(torch.int8)
+            status = torch.where(found != Status.CONVERGED, found, verdict).to(torch.int8)
             return system.solution(y, status, size, torch.ones_like(size, dtype=torch.int64))
+
+    def _answer(self, operator: LinearOperator, b: Tensor) -> tuple[Tensor, Tensor]:
+        """H^-1 b, and what the factorisation says of each problem."""
+        if b.shape != operator.shape[:-1] or b.shape[-1] > _FUSED_ORDER:
+            factor = self.factor(operator)
+            return factor.matvec(b), factor.status
+        scaled, scaling, finite = _equilibrated(operator)
+        narrow = scaling * b
+        size = power_of_two(narrow.abs().amax(-1, keepdim=True))
+        solved, info = SPD_SOLVE.bare(scaled, narrow / size)
+        return scaling * (solved * size), _verdict(info, finite)
+
+
+def _equilibrated(operator: LinearOperator) -> tuple[Tensor, Tensor, Tensor]:
+    """D H D, diag(D) and whether every entry of H is finite."""
+    matrix = to_dense(operator)
+    scaling = power_of_two(1.0 / power_of_two(matrix.diagonal(dim1=-2, dim2=-1)).sqrt())
+    scaled = scaling[..., :, None] * matrix * scaling[..., None, :]
+    return scaled, scaling, matrix.isfinite().all(-1).all(-1)
+
+
+def _verdict(info: Tensor, finite: Tensor) -> Tensor:
+    """CONVERGED, INDEFINITE or NONFINITE for each factorisation."""
+    status = torch.where(info == 0, int(Status.CONVERGED), int(Status.INDEFINITE))
+    return torch.where(finite, status, int(Status.NONFINITE)).to(torch.int8)

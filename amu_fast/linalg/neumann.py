@@ -15,16 +15,8 @@ import torch
 from torch import Tensor
 
 from amu_fast.errors import DataError
-from amu_fast.linalg.system import (
-    LinearSystem,
-    Progress,
-    check,
-    check_options,
-    dot,
-    norm,
-    plain_arithmetic,
-    sync_interval,
-)
+from amu_fast.linalg.system import LinearSystem, Progress, check, check_options, plain_arithmetic, sync_interval
+from amu_fast.ops.vectors import MULTI_DOT, NEUMANN_STEP, norm
 from amu_fast.status import Status
 
 if TYPE_CHECKING:
@@ -65,15 +57,27 @@ def largest_eigenvalue(
     >>> bool(largest_eigenvalue(MatrixOperator(torch.diag(torch.tensor([1.0, 5.0])))) <= 5.000001)
     True
     """
-    generator = torch.Generator().manual_seed(seed)
-    start = torch.randn(operator.shape[-1], generator=generator, dtype=torch.float64)
-    q = start.to(operator.device, operator.dtype).expand(operator.shape[:-1])
+    start = _scattered(operator.shape[-1], seed, operator.device)
+    q = start.to(operator.dtype).expand(operator.shape[:-1])
     with plain_arithmetic(operator.device):
         z, size = _measured(q, preconditioner)
         for _ in range(steps):
             q = operator.matvec((z / size[..., None]).to(operator.dtype))
             z, size = _measured(q, preconditioner)
     return size
+
+
+def _scattered(p: int, seed: int, device: torch.device) -> Tensor:
+    """Numbers spread over (-1, 1), the same on every device, made there: a copy from the host would be a wait.
+
+    Two rounds of multiplying and folding bits in 32-bit arithmetic; every product fits into 63 bits.
+    """
+    bits = 0xFFFFFFFF
+    h = torch.arange(1, p + 1, device=device) + (seed * 0x3C6EF372 & bits)
+    for factor, fold in ((0x7FEB352D, 15), (0x46CA68B5, 16)):
+        h = ((h & bits) * factor) & bits
+        h = h ^ (h >> fold)
+    return (h.double() + 0.5) / 2**31 - 1.0
 
 
 def _measured(r: Tensor, preconditioner: LinearOperator | None) -> tuple[Tensor, Tensor]:
@@ -83,7 +87,7 @@ def _measured(r: Tensor, preconditioner: LinearOperator | None) -> tuple[Tensor,
     z = preconditioner.matvec(r)
     scale = (norm(r) * norm(z)).sqrt()
     usable = torch.where(scale > 0, scale, 1.0)
-    return z, usable * (dot(r / usable[..., None], z / usable[..., None])).abs().sqrt()
+    return z, usable * MULTI_DOT.bare(r.double() / usable[..., None], z.double() / usable[..., None]).abs().sqrt()
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,9 @@ class Neumann:
         safety: ten power steps reach about .96 of l_max, so with 1.1 eta stays below 1/l_max; it converges as
             long as the estimate is above l_max/(2 safety).
         seed: of the power iteration's start vector.
-        check_every: synchronises once every so many steps on a device, to stop early (every step on the CPU).
+        check_every: synchronises once every so many steps on a device, to stop early (every step on the CPU). None:
+            never; all steps are made, of which those after a verdict change nothing. Such a solve can be captured in
+            a CUDA graph and compiled by `torch.compile(fullgraph=True)`.
 
     Accuracy: the residual is the true one in every step. Where it grows over its smallest value (tenfold at once, or
     at all over 50 steps) the status is DIVERGED and the value NaN: never an answer. Where the steps have become as
@@ -123,7 +129,7 @@ class Neumann:
     power_steps: int = 10
     safety: float = 1.1
     seed: int = 0
-    check_every: int = 10
+    check_every: int | None = 10
 
     def __post_init__(self) -> None:
         check_options(
@@ -148,7 +154,7 @@ class Neumann:
         initial: Tensor | None = None,
         preconditioner: LinearOperator | None = None,
     ) -> Solution:
-        """Solve for every right-hand side; synchronises every `check_every` steps.
+        """Solve for every right-hand side; synchronises every `check_every` steps (never with None).
 
         Args:
             operator: H, shape `(*b, p, p)`, symmetric positive definite.
@@ -175,9 +181,10 @@ class Neumann:
             interval = sync_interval(rhs.device, self.check_every)
             for t in range(limit):
                 state.judge(t)
-                if t % interval == 0 and not bool(state.open.any()):
+                if interval is not None and t % interval == 0 and not bool(state.open.any()):
                     break
-                state.update()
+                if not state.ahead:
+                    state.update()
                 state.steps = state.steps + state.open
             else:
                 state.judge(limit, last=True)
@@ -185,7 +192,7 @@ class Neumann:
 
     def _eta(self, operator: LinearOperator, preconditioner: LinearOperator | None) -> Tensor:
         if self.step_size is not None:
-            return torch.tensor(self.step_size, dtype=torch.float64, device=operator.device)
+            return torch.full((), self.step_size, dtype=torch.float64, device=operator.device)
         estimate = largest_eigenvalue(operator, steps=self.power_steps, seed=self.seed, preconditioner=preconditioner)
         return 1.0 / (self.safety * estimate)
 
@@ -198,28 +205,44 @@ class _State(Progress):
     ) -> None:
         super().__init__(system)
         self.preconditioner, self.fixed = preconditioner, fixed
-        self.eta = eta.to(system.b.dtype)[..., None]
+        self.eta = eta.expand(self.true_norm.shape)
         self.z, self.best = _measured(self.r, preconditioner)
         self.best_step = self.steps
+        self.hy = torch.zeros_like(self.r)
+        self.nobody = torch.zeros_like(self.open)
+        # A sum of fixed length needs no look at the residual before its next term: `judge` adds that by the way.
+        self.ahead = fixed and preconditioner is None
 
     def update(self) -> None:
         """Add eta M r to y for every open problem."""
-        self.y = torch.where(self.open[..., None], self.y + self.eta * self.z, self.y)
+        if self.preconditioner is None:
+            NEUMANN_STEP.bare(self.system.b, self.hy, self.eta, self.open, self.y, self.r)
+        else:
+            step = self.eta.to(self.y.dtype)[..., None] * self.z
+            self.y.copy_(torch.where(self.open[..., None], self.y + step, self.y))
 
     def judge(self, t: int, *, last: bool = False) -> None:
         """The true residual of u_t and what it says."""
-        self.r = torch.where(self.open[..., None], self.system.residual(self.y), self.r)
-        self.z, measure = _measured(self.r, self.preconditioner)
-        size = norm(self.r)
+        self.hy = self.system.product(self.y)
+        adding = self.open if self.ahead and not last else self.nobody
+        size = NEUMANN_STEP.bare(self.system.b, self.hy, self.eta, adding, self.y, self.r)
         self.true_norm = torch.where(self.open, size, self.true_norm)
         self.close(~size.isfinite(), Status.NONFINITE)
         if last or not self.fixed:
             self.close(size <= self.system.target, Status.CONVERGED)
+        measure, step = self.measured(size)
         better = measure < self.best
         self.best, self.best_step = torch.where(better, measure, self.best), torch.where(better, t, self.best_step)
         idle = t - self.best_step >= _PATIENCE
-        still = norm(self.eta * self.z) <= _ROUNDING * torch.finfo(self.y.dtype).eps * norm(self.y)
+        still = step <= _ROUNDING * torch.finfo(self.y.dtype).eps * norm(self.y)
         growth = measure / self.best
         self.close((growth > _GROWTH) | (idle & ~still & (growth > _SLOW_GROWTH)), Status.DIVERGED)
         if not self.fixed:
             self.close(idle & still, Status.STAGNATED)
+
+    def measured(self, size: Tensor) -> tuple[Tensor, Tensor]:
+        """The norm of r that contracts, and the length of the next step."""
+        if self.preconditioner is None:
+            return size, self.eta * size
+        self.z, measure = _measured(self.r, self.preconditioner)
+        return measure, self.eta * norm(self.z)

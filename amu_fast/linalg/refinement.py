@@ -18,7 +18,8 @@ from torch import Tensor
 from amu_fast.errors import DataError
 from amu_fast.linalg.cholesky import Cholesky
 from amu_fast.linalg.structure import cast
-from amu_fast.linalg.system import LinearSystem, Progress, check_options, norm, plain_arithmetic, power_of_two
+from amu_fast.linalg.system import LinearSystem, Progress, check_options, plain_arithmetic, power_of_two
+from amu_fast.ops.vectors import norm
 from amu_fast.status import Status
 
 if TYPE_CHECKING:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from amu_fast.errors import DataError
 from amu_fast.linalg.solution import Solution
+from amu_fast.ops.vectors import norm
 from amu_fast.status import Status
 
 if TYPE_CHECKING:
@@ -37,18 +38,6 @@ def plain_arithmetic(device: torch.device) -> Iterator[None]:
         yield
 
 
-def dot(a: Tensor, b: Tensor) -> Tensor:
-    """<a, b> over the last dimension, products and sum in float64."""
-    return (a.double() * b.double()).sum(-1)
-
-
-def norm(a: Tensor) -> Tensor:
-    """||a|| over the last dimension in float64; scaled by max|a| first, so it neither over- nor underflows."""
-    top = a.double().abs().amax(-1)
-    unit = torch.where(top.isfinite() & (top > 0), top, 1.0)
-    return unit * (a.double() / unit[..., None]).square().sum(-1).sqrt()
-
-
 def power_of_two(a: Tensor) -> Tensor:
     """2^floor(log2 |a|) elementwise in a's dtype; 1 where a is 0, NaN or infinite."""
     usable = torch.where(a.isfinite() & (a != 0), a.abs(), 1.0)
@@ -57,9 +46,12 @@ def power_of_two(a: Tensor) -> Tensor:
     return usable / (2.0 * mantissa)
 
 
-def sync_interval(device: torch.device, check_every: int) -> int:
-    """Steps between two questions to the device whether anything is left to do: 1 on the CPU, where asking is free."""
-    return 1 if device.type == "cpu" else check_every
+def sync_interval(device: torch.device, check_every: int | None) -> int | None:
+    """Steps between two questions to the device whether anything is left to do: 1 on the CPU, where asking is free.
+
+    None: it is never asked.
+    """
+    return 1 if device.type == "cpu" and check_every is not None else check_every
 
 
 def true_residual(operator: LinearOperator, rhs: Tensor, value: Tensor) -> Tensor:
@@ -109,6 +101,10 @@ class LinearSystem:
         """(v - H u)/scale, u = scale y: the residual of what would be returned."""
         return true_residual(self.operator, self.rhs, y * self.scale) / self.scale
 
+    def product(self, y: Tensor) -> Tensor:
+        """(H u)/scale, u = scale y: the residual is b minus this."""
+        return self.operator.matvec(y * self.scale) / self.scale
+
     def solution(self, y: Tensor, status: Tensor, residual_norms: Tensor, steps: Tensor) -> Solution:
         """Undo the scaling; problems without an answer become NaN."""
         lost = torch.zeros_like(status, dtype=torch.bool)
@@ -122,12 +118,14 @@ class LinearSystem:
 class Progress:
     """Where every problem of a batch stands; the base of the solvers' states.
 
-    `open`: no verdict yet; MAX_STEPS if there is none at the end. A closed problem no longer changes.
+    `open`: no verdict yet; MAX_STEPS if there is none at the end. A closed problem no longer changes. `y` and `r` are
+    buffers of their own, which the operators that work in place write into.
     """
 
     def __init__(self, system: LinearSystem) -> None:
         self.system = system
-        self.y, self.r = system.start, system.start_residual
+        self.y = system.start.clone(memory_format=torch.contiguous_format)
+        self.r = system.start_residual.clone(memory_format=torch.contiguous_format)
         self.true_norm = norm(self.r)
         self.open = torch.ones_like(self.true_norm, dtype=torch.bool)
         self.status = torch.full_like(self.open, Status.MAX_STEPS, dtype=torch.int8)

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from amu_fast.ops import losses
+from amu_fast.ops.auditor_rows import directions
 from amu_fast.ops.bounds import HeldOut, problem_bounds
-from amu_fast.ops.moments import Moments
+from amu_fast.ops.moments import Factors, Moments
 from amu_fast.ops.newton import Factor, Optima, Problems, minimise, times
 from amu_fast.status import Status
 
-FULL, DIRECT, IMPLICIT = 0, 1, 2
+FULL, DIRECT, IMPLICIT, VALUE_ONLY = range(4)
 ACCURACY, PARAM_BOUND, ADJOINT_BOUND, GRADIENT_BOUND, GRADIENT_NORM, ADJOINT_RESIDUAL = range(6)
 
 
@@ -36,23 +37,28 @@ class Settings:
 
 @dataclass(frozen=True)
 class Solved:
-    """What a chunk returns: the operator's outputs for its groups, rows as (K, groups, rows, d)."""
+    """What a chunk returns: the operator's outputs for its groups; coefficients (K, groups, rows, 3)."""
 
     payoff: Tensor
-    rows: Tensor
+    coefficients: Tensor
+    directions: Tensor
     params: Tensor
     status: Tensor
     measures: Tensor
     counts: Tensor
 
-    def finish(self, bad: Tensor, skipped: Tensor, used: Tensor, accuracy: Tensor, shape: tuple[int, int]) -> Solved:
-        """NaN in `bad` problems and zeros in `skipped` ones (P,), with P reshaped to (K, groups)."""
+    def finish(
+        self, bad: Tensor, skipped: Tensor, lost: Tensor, used: Tensor, accuracy: Tensor, shape: tuple[int, int]
+    ) -> Solved:
+        """NaN in `bad` problems, zeros in `skipped` ones, no gradient in `lost` ones (P,); P becomes (K, groups)."""
         status = torch.where(bad, Status.NONFINITE, self.status)
         measures = torch.where(skipped[:, None], 0, torch.where(bad[:, None], torch.nan, self.measures))
         measures[:, ACCURACY] = torch.where(bad | skipped, torch.nan, accuracy)
+        no_rows = lost[:, None] & used
         return Solved(
             payoff=torch.where(bad, torch.nan, self.payoff).unflatten(0, shape),
-            rows=torch.where((bad[:, None] & used).unsqueeze(-1), torch.nan, self.rows).unflatten(0, shape),
+            coefficients=torch.where(no_rows.unsqueeze(-1), torch.nan, self.coefficients).unflatten(0, shape),
+            directions=torch.where(lost[:, None, None], torch.nan, self.directions).unflatten(0, shape),
             params=torch.where(bad[:, None], torch.nan, self.params).unflatten(0, shape),
             status=torch.where(skipped, Status.SKIPPED, status).to(torch.int8).unflatten(0, shape),
             measures=measures.unflatten(0, shape),
@@ -106,7 +112,8 @@ class Chunk:
         solved = _differentiate(problems, HeldOut(weight, settings.payoff), optima, moments, settings, cast)
         bad = broken | ~torch.isfinite(solved.payoff) | ~torch.isfinite(optima.gradient_norm)
         accuracy = ((problems.margins(optima.w) > 0) & held).sum(-1).double() / held.sum(-1)
-        return solved.finish(bad, skipped, used, accuracy, (folds, groups))
+        lost = ~skipped if settings.parts == VALUE_ONLY else bad
+        return solved.finish(bad, skipped, lost, used, accuracy, (folds, groups))
 
 
 def _degenerate(y: Tensor, train: Tensor, used: Tensor) -> Tensor:
@@ -117,36 +124,61 @@ def _degenerate(y: Tensor, train: Tensor, used: Tensor) -> Tensor:
     return few | one_sided
 
 
-def _gradient_rows(problems: Problems, held_out: HeldOut, m: Tensor, w: Tensor, u: Tensor, parts: int) -> Tensor:
-    """(P, q, d): equations (7) and (8), the intercept's entry dropped."""
-    along_u = problems.t * problems.y * losses.slope(problems.kind, m, problems.width)
-    along_w = problems.row_curvature(m) * times(problems.x, u)
-    held = held_out.weight * losses.payoff_slope(held_out.kind, m) * problems.y
+def _coefficients(problems: Problems, held_out: HeldOut, m: Tensor, u: Tensor, parts: int) -> tuple[Tensor, Tensor]:
+    """Alpha and beta, (P, q) each: equations (7) and (8) are -(alpha_i u + beta_i w), the intercept's entry dropped."""
+    alpha = problems.t * problems.y * losses.slope(problems.kind, m, problems.width)
+    implicit = problems.row_curvature(m) * times(problems.x, u)
+    direct = held_out.weight * losses.payoff_slope(held_out.kind, m) * problems.y
     if parts == DIRECT:
-        along_u, along_w = torch.zeros_like(along_u), torch.zeros_like(along_w)
-    elif parts == IMPLICIT:
-        held = torch.zeros_like(held)
-    rows = along_u.unsqueeze(-1) * u.unsqueeze(-2) + (along_w + held).unsqueeze(-1) * w.unsqueeze(-2)
-    return -rows[..., :-1]
+        return torch.zeros_like(alpha), direct
+    return alpha, implicit if parts == IMPLICIT else implicit + direct
 
 
 def _differentiate(
     problems: Problems, held_out: HeldOut, optima: Optima, moments: Moments | None, settings: Settings, cast: float
 ) -> Solved:
-    """Payoff, adjoint, gradient rows and bounds at the optima; problems along one dimension (P, ...)."""
+    """Payoff, adjoint, gradient in factors and bounds at the optima; problems along one dimension (P, ...)."""
     x, w, m = problems.x[..., :-1], optima.w, problems.margins(optima.w)
-    u, residual = Factor.at(problems, m).solve_refined(held_out.cotangent(problems, m))
-    bounds = problem_bounds(problems, held_out, w, u)
-    rows, row_bounds = _gradient_rows(problems, held_out, m, w, u, settings.parts), bounds.rows
-    if moments is not None:
-        row_bounds = moments.pull_back_bounds(row_bounds, rows.norm(dim=-1), x, problems.t)
-        rows = moments.pull_back(rows, x, problems.t)
-    gradient_bound = (row_bounds + cast * rows.norm(dim=-1)).norm(dim=-1)
-    if settings.parts != FULL:
-        gradient_bound = torch.full_like(gradient_bound, torch.nan)
     # Not the negative, which would make a payoff of nothing -0.
     payoff = 0 - (held_out.weight * losses.payoff_loss(held_out.kind, m)).sum(-1)
     nothing = torch.full_like(payoff, torch.nan)
+    if settings.parts == VALUE_ONLY:
+        return _value_only(payoff, optima, moments, x)
+    u, residual = Factor.at(problems, m).solve_refined(held_out.cotangent(problems, m))
+    bounds = problem_bounds(problems, held_out, w, u)
+    alpha, beta = _coefficients(problems, held_out, m, u, settings.parts)
+    factors = Factors(alpha, beta, u[..., :-1], w[..., :-1])
+    if moments is None:
+        t, vectors = torch.zeros_like(alpha), [factors.u, factors.w]
+        row_bounds = bounds.rows + cast * factors.sizes()
+    else:
+        t, vectors = problems.t, moments.pull_back(factors, x)
+        rows = ((t > 0) | (held_out.weight > 0)).sum(-1)
+        row_bounds = moments.pull_back_bounds(bounds.rows, factors, vectors, x, t, rows, cast)
+    gradient_bound = row_bounds.norm(dim=-1) if settings.parts == FULL else nothing
     columns = [nothing, bounds.params, bounds.adjoint, gradient_bound, optima.gradient_norm, residual.norm(dim=-1)]
-    counts = torch.stack([bounds.uncertain, optima.steps], -1)
-    return Solved(payoff, rows, w, optima.status, torch.stack(columns, -1), counts)
+    return Solved(
+        payoff=payoff,
+        coefficients=torch.stack([alpha, beta, t], -1),
+        directions=torch.stack(vectors, -2),
+        params=w,
+        status=optima.status,
+        measures=torch.stack(columns, -1),
+        counts=torch.stack([bounds.uncertain, optima.steps], -1),
+    )
+
+
+def _value_only(payoff: Tensor, optima: Optima, moments: Moments | None, x: Tensor) -> Solved:
+    """The payoff alone: what belongs to a gradient is NaN, so that nobody takes it for one."""
+    problems, rows, d = x.shape
+    nothing = torch.full_like(payoff, torch.nan)
+    columns = [nothing, nothing, nothing, nothing, optima.gradient_norm, nothing]
+    return Solved(
+        payoff=payoff,
+        coefficients=x.new_full((problems, rows, 3), 0),
+        directions=x.new_full((problems, directions(moments is not None), d), 0),
+        params=optima.w,
+        status=optima.status,
+        measures=torch.stack(columns, -1),
+        counts=torch.stack([torch.zeros_like(optima.steps), optima.steps], -1),
+    )

@@ -8,7 +8,9 @@ Per problem, in float64 (equation numbers of docs/game.md):
     training row: -(1/n) [y l'(m) u + l''(m) <x, u> w]        held-out row: -(1/N) h'(m) y w          (7), (8)
 
 and, where the scores are standardised by the training rows' moments, the gradient through these moments     (S).
-This file is the plain PyTorch reference of the operator; `amu_fast.audit.auditor_step` is its public door.
+Gradient rows leave the operator in factors, three numbers a row and a few vectors a problem; `auditor_rows` multiplies
+them out under any cotangent. This file is the plain PyTorch reference of the operator; `amu_fast.audit.auditor_step`
+is its public door.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import torch
 from torch import Tensor
 
 from amu_fast.ops.auditor_chunk import ACCURACY, Chunk, Settings
+from amu_fast.ops.auditor_rows import auditor_rows, directions
 from amu_fast.ops.registry import define
 from amu_fast.status import Status
 
@@ -45,7 +48,7 @@ def auditor_step_reference(
     rtol: float,
     max_steps: int,
     parts: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, ...]:
     """The step on N rows of d scores, K folds, G groups.
 
     Synchronises: group sizes go to the host once, and Newton reports to it (`newton.minimise`).
@@ -65,18 +68,19 @@ def auditor_step_reference(
         standardize: standardise per problem by the training rows.
         rtol: of Newton.
         max_steps: of Newton.
-        parts: FULL, or only the DIRECT term (8) or the IMPLICIT term (7), as an ablation.
+        parts: FULL, or only the DIRECT term (8) or the IMPLICIT term (7), as an ablation; VALUE_ONLY: neither
+            gradient (it is NaN) nor bounds.
 
     Returns:
-        per_problem (K, G) float64; row_gradients (K, N, d) float64, d per_problem[k, g of row i] / d scores[i];
-        params (K, G, d + 1); status (K, G) int8; measures (K, G, 6) and counts (K, G, 2), indexed by this module's
-        constants.
+        per_problem (K, G) float64; params (K, G, d + 1) float64; status (K, G) int8; measures (K, G, 6) float64 and
+        counts (K, G, 2) int64, indexed by this module's constants; coefficients (K, N, 3) and directions
+        (K, G, 2 or 5, d) float64: d per_problem[k, g of row i] / d scores[i] in factors, see `auditor_rows`.
     """
     n_rows, d = scores.shape
     folds = train_masks.shape[0]
     settings = Settings(loss, l2, width, payoff, standardize, rtol, max_steps, parts)
-    outputs = _fake(scores, labels, groups, train_masks, held_out_masks, normaliser, num_groups)
-    per_problem, row_gradients, params, status, measures, counts = (part.zero_() for part in outputs)
+    outputs = _shapes(scores, train_masks, num_groups, standardize)
+    per_problem, params, status, measures, counts, coefficients, vectors = (part.zero_() for part in outputs)
     status.fill_(Status.SKIPPED)
     measures[..., ACCURACY] = torch.nan
     order = torch.argsort(groups, stable=True)
@@ -94,8 +98,9 @@ def auditor_step_reference(
         status[:, index] = out.status
         measures[:, index] = out.measures
         counts[:, index] = out.counts
-        row_gradients[:, rows[present]] = out.rows[:, present]
-    return per_problem, row_gradients, params, status, measures, counts
+        coefficients[:, rows[present]] = out.coefficients[:, present]
+        vectors[:, index] = out.directions
+    return per_problem, params, status, measures, counts, coefficients, vectors
 
 
 def _chunks(sizes: list[int], folds: int, p: int) -> list[tuple[list[int], int, bool]]:
@@ -113,6 +118,23 @@ def _chunks(sizes: list[int], folds: int, p: int) -> list[tuple[list[int], int, 
     return chunks
 
 
+def _shapes(scores: Tensor, train_masks: Tensor, num_groups: int, standardize: bool) -> tuple[Tensor, ...]:
+    shape, (n, d) = (train_masks.shape[0], num_groups), scores.shape
+
+    def empty(*size: Any, dtype: torch.dtype = torch.float64) -> Tensor:
+        return scores.new_empty(size, dtype=dtype)
+
+    return (
+        empty(*shape),
+        empty(*shape, d + 1),
+        empty(*shape, dtype=torch.int8),
+        empty(*shape, 6),
+        empty(*shape, 2, dtype=torch.int64),
+        empty(shape[0], n, 3),
+        empty(*shape, directions(standardize), d),
+    )
+
+
 def _fake(
     scores: Tensor,
     labels: Tensor,
@@ -121,32 +143,22 @@ def _fake(
     held: Tensor,
     normaliser: Tensor,
     num_groups: int,
-    *settings: Any,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    shape, d = (train_masks.shape[0], num_groups), scores.shape[1]
-
-    def empty(*size: Any, dtype: torch.dtype = torch.float64) -> Tensor:
-        return scores.new_empty(size, dtype=dtype)
-
-    return (
-        empty(*shape),
-        empty(shape[0], *scores.shape),
-        empty(*shape, d + 1),
-        empty(*shape, dtype=torch.int8),
-        empty(*shape, 6),
-        empty(*shape, 2, dtype=torch.int64),
-    )
+    loss: int,
+    l2: float,
+    width: float,
+    payoff: int,
+    standardize: bool,
+    *rest: Any,
+) -> tuple[Tensor, ...]:
+    return _shapes(scores, train_masks, num_groups, standardize)
 
 
 def _gradient(
     inputs: tuple[Any, ...], saved: tuple[Any, ...], cotangents: tuple[Any, ...], needs: tuple[bool, ...]
 ) -> tuple[Any, ...]:
     """Rows of the gradient, weighted by their problems' cotangents and added over folds, cast once."""
-    scores, groups, (rows,), cotangent = inputs[0], inputs[2], saved, cotangents[0]
-    weight = cotangent[:, groups.clamp_min(0)].unsqueeze(-1)
-    # A problem that the caller left out (cotangent 0) must not spread its NaN.
-    gradient = torch.where(weight == 0, 0, weight * rows).sum(0)
-    return (gradient.to(scores.dtype),) + (None,) * (len(needs) - 1)
+    gradient = auditor_rows.bare(cotangents[0], inputs[0], inputs[2], *saved)
+    return (gradient,) + (None,) * (len(needs) - 1)
 
 
 def _vmap(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
@@ -155,7 +167,7 @@ def _vmap(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[tuple
         auditor_step.bare(*(a if d is None else a.select(d, i) for a, d in zip(args, in_dims, strict=True)))
         for i in range(info.batch_size)
     ]
-    return tuple(torch.stack(part) for part in zip(*outputs, strict=True)), (0,) * 6
+    return tuple(torch.stack(part) for part in zip(*outputs, strict=True)), (0,) * len(outputs[0])
 
 
 #: The operator `amu_fast::auditor_step`.
@@ -165,6 +177,6 @@ auditor_step = define(
     fake=_fake,
     gradient=_gradient,
     vmap=_vmap,
-    saved_outputs=(1,),
-    non_differentiable=(1, 2, 4),
+    saved_outputs=(5, 6),
+    non_differentiable=(1, 3, 5, 6),
 )

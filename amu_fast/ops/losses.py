@@ -54,6 +54,14 @@ def curvature(kind: int, m: Tensor, width: float) -> Tensor:
     return ((slack > 0) & (slack < width)).to(m.dtype) / width
 
 
+def curvature_slope(kind: int, m: Tensor, width: float) -> Tensor:
+    """l'''(m), elementwise; 0 for the hinges, whose curvature is constant between the kinks."""
+    if kind != LOGISTIC:
+        return torch.zeros_like(m)
+    s, s_minus = torch.sigmoid(m), torch.sigmoid(-m)
+    return s * s_minus * (s_minus - s)
+
+
 def slope_lipschitz(kind: int, width: float) -> float:
     """L: the Lipschitz constant of l', a bound on l''."""
     return (0.25, 2.0, 1 / width)[kind]

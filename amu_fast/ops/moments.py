@@ -12,11 +12,26 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from amu_fast.ops.newton import EPS
+from amu_fast.ops.newton import EPS, times
 
 # A column is constant when its deviation is at most this share of its mean: below it, 1/deviation amplifies rounding.
 _CONSTANT = 1e-6
 _TINY = 2.0**-1022
+
+
+@dataclass(frozen=True)
+class Factors:
+    """Gradient rows in factors: G_x of row i is -(alpha_i u + beta_i w); alpha, beta (P, q), u, w (P, d)."""
+
+    alpha: Tensor
+    beta: Tensor
+    u: Tensor
+    w: Tensor
+
+    def sizes(self, scale: Tensor | float = 1.0) -> Tensor:
+        """(P, q): |alpha| |u o scale| + |beta| |w o scale| >= |G_x o scale|."""
+        u, w = ((v * scale).norm(dim=-1, keepdim=True) for v in (self.u, self.w))
+        return self.alpha.abs() * u + self.beta.abs() * w
 
 
 @dataclass(frozen=True)
@@ -42,15 +57,27 @@ class Moments:
         """Standardised rows; 0 in constant columns."""
         return torch.where(self.scale > 0, (x - self.mean) * self.scale, 0)
 
-    def pull_back(self, g: Tensor, x: Tensor, t: Tensor) -> Tensor:
-        """Equation (S): from gradients in standardised rows x to gradients in scores, through the moments."""
-        a = g.sum(-2, keepdim=True)
-        b = (g * x).sum(-2, keepdim=True)
-        return (g - t.unsqueeze(-1) * (a + x * b)) * self.scale
+    def pull_back(self, factors: Factors, x: Tensor) -> list[Tensor]:
+        """Equation (S) in factors: u/sd, w/sd, A/sd, B/sd^2 and the mean, (P, d) each.
 
-    def pull_back_bounds(self, b: Tensor, size: Tensor, x: Tensor, t: Tensor) -> Tensor:
-        """Row bounds b (P, q) through (S), and the rounding of (S) itself for gradient rows of norm `size` (P, q)."""
+        With them G_s is -(alpha u/sd + beta w/sd), and on training rows in addition -(A/sd + (s - mean) o B/sd^2)/n.
+        """
+        scale, mean = self.scale.squeeze(-2), self.mean.squeeze(-2)
+        u, w = factors.u, factors.w
+        a = -(factors.alpha.sum(-1, keepdim=True) * u + factors.beta.sum(-1, keepdim=True) * w)
+        b = -(times(x.mT, factors.alpha) * u + times(x.mT, factors.beta) * w)
+        return [u * scale, w * scale, a * scale, b * scale.square(), mean]
+
+    def pull_back_bounds(
+        self, b: Tensor, factors: Factors, vectors: list[Tensor], x: Tensor, t: Tensor, rows: Tensor, cast: float
+    ) -> Tensor:
+        """Bounds b (P, q) of `rows` (P,) rows through (S), with the rounding of (S) itself and the cast of the rows."""
         widest = x.abs().amax(-1)
-        total = b + EPS * (x.shape[-2] + 8) * size
+        total = b + EPS * (rows[:, None] + 8) * factors.sizes()
         moved = total.sum(-1, keepdim=True) + widest * (total * widest).sum(-1, keepdim=True)
-        return self.scale.amax(-1) * (total + t * moved)
+        scale = self.scale.squeeze(-2)
+        narrow = torch.where(scale > 0, vectors[3].abs() / scale, 0).amax(-1, keepdim=True)
+        # |x~| with the intercept's 1, as in the rest of equation (9).
+        norms = (x.square().sum(-1) + 1).sqrt()
+        size = factors.sizes(scale) + t * (vectors[2].norm(dim=-1, keepdim=True) + norms * narrow)
+        return scale.amax(-1, keepdim=True) * (total + t * moved) + cast * size

@@ -4,6 +4,7 @@
 
 The reference is registered as `CompositeExplicitAutograd`, so a compiled kernel for one device wins over it
 whatever the order of loading. Every operator has a gradient; one without would give wrong gradients in silence.
+The private operators that write into their arguments cannot have one: they refuse autograd (`define_in_place`).
 To add one:
 
 1. add its schema to `amu_fast/ops/schemas.py`;
@@ -49,11 +50,35 @@ class Operator:
     def __call__(self, *args: Any) -> Any:
         """Call the operator with positional arguments in the schema's order.
 
-        The compiler differentiates the bare operator itself, by its registered gradient, and sees one node.
+        Outside `torch.func` and forward mode the bare operator is enough: its registered gradient makes one node, for the compiler
+        too, without the front's inspection of signatures, which costs more than a small kernel.
         """
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or not (_under_torch_func() or _in_forward_mode()):
             return self.bare(*args)
         return self.front.apply(*args)
+
+
+def _under_torch_func() -> bool:
+    """Whether a transform of `torch.func` is active: what `autograd.Function.apply` itself asks."""
+    return torch._C._are_functorch_transforms_active()
+
+
+def _in_forward_mode() -> bool:
+    """Whether tangents may travel: the bare operator would drop them, the front raises."""
+    return torch.autograd.forward_ad._current_level >= 0
+
+
+@dataclass(frozen=True)
+class InPlace:
+    """A private operator that writes into its arguments.
+
+    Attributes:
+        bare: the dispatcher's own callable, without checks.
+        reference: the PyTorch reference; stays callable, so a test compares both in one process.
+    """
+
+    bare: Callable[..., Any]
+    reference: Callable[..., Any]
 
 
 def define(
@@ -103,6 +128,55 @@ def define(
     return Operator(bare, _front(name, bare, rule), reference)
 
 
+def define_in_place(name: str, *, reference: Callable[..., Any], fake: Callable[..., Any]) -> InPlace:
+    """Define `amu_fast::<name>`, which writes into some of its arguments, and return it.
+
+    Args:
+        name: a key of `SCHEMAS` that begins with an underscore.
+        reference: `reference(*args)`, plain PyTorch, writes into the arguments that the schema marks with `!`.
+        fake: `fake(*args)`, empty outputs of the right shape, dtype and device; writes nothing.
+
+    Returns:
+        The operator; whatever asks for its gradient, reverse or forward, raises BackendError.
+
+    Raises:
+        BackendError: `name` has no schema, or no underscore.
+    """
+    if name not in SCHEMAS or not name.startswith("_"):
+        raise BackendError(f"in-place operator {name!r} needs an underscore and a schema; add it to ops/schemas.py")
+    qualified = f"{NAMESPACE}::{name}"
+    reference = without_autocast(reference)
+    _LIBRARY.define(name + SCHEMAS[name], tags=(torch.Tag.pt2_compliant_tag,))
+    _LIBRARY.impl(name, reference, "CompositeExplicitAutograd")
+    torch.library.register_fake(qualified, fake, lib=_LIBRARY)
+    bare = getattr(getattr(torch.ops, NAMESPACE), name).default
+    written = tuple(i for i, argument in enumerate(bare._schema.arguments) if argument.is_write)
+
+    def refuse_autograd(keyset: Any, *args: Any) -> Any:
+        if any(isinstance(a, Tensor) and _tracked(a) for a in args):
+            raise BackendError(
+                f"{qualified} writes into its arguments and has no gradient; "
+                "call it under torch.no_grad(), on tensors without forward-mode tangents"
+            )
+        torch.autograd.graph.increment_version([args[i] for i in written])
+        with torch._C._AutoDispatchBelowAutograd():
+            return bare.redispatch(keyset & torch._C._after_autograd_keyset, *args)
+
+    _LIBRARY.impl(name, refuse_autograd, "Autograd", with_keyset=True)
+    return InPlace(bare, reference)
+
+
+def _tracked(a: Tensor) -> bool:
+    """Whether autograd records what happens to `a`, backward or forward."""
+    if torch.is_grad_enabled() and a.requires_grad:
+        return True
+    return torch.autograd.forward_ad.unpack_dual(a).tangent is not None if _inside_dual_level() else False
+
+
+def _inside_dual_level() -> bool:
+    return torch.autograd.forward_ad._current_level >= 0
+
+
 def without_autocast(function: Callable[..., Any]) -> Callable[..., Any]:
     """Turn autocast off inside `function`, on its first tensor's device: precision is stated, never inherited."""
 
@@ -141,9 +215,12 @@ class _Rule:
         needs = tuple(ctx.needs_input_grad)
         if all(g is None for g in cotangents) or not any(needs):
             return (None,) * len(needs)
-        wanted = iter(
-            _Gradient.apply(self, ctx.constants, ctx.tensor_at, needs, len(cotangents), *cotangents, *ctx.saved_tensors)
-        )
+        tensors = (*cotangents, *ctx.saved_tensors)
+        apply = _Gradient.apply
+        if not (torch.is_grad_enabled() or torch.compiler.is_compiling() or _under_torch_func()):
+            # Without create_graph nobody can differentiate this again.
+            apply = _Gradient.forward
+        wanted = iter(apply(self, ctx.constants, ctx.tensor_at, needs, len(cotangents), *tensors))
         return tuple(next(wanted) if need else None for need in needs)
 
 

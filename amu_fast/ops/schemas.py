@@ -48,8 +48,11 @@ SCHEMAS: Mapping[str, str] = MappingProxyType(
         "auditor_step": (
             "(Tensor scores, Tensor labels, Tensor groups, Tensor train_masks, Tensor held_out_masks, "
             "Tensor normaliser, int num_groups, int loss, float l2, float width, int payoff, bool standardize, "
-            "float rtol, int max_steps, int parts) -> (Tensor per_problem, Tensor row_gradients, Tensor params, "
-            "Tensor status, Tensor measures, Tensor counts)"
+            "float rtol, int max_steps, int parts) -> (Tensor per_problem, Tensor params, Tensor status, "
+            "Tensor measures, Tensor counts, Tensor coefficients, Tensor directions)"
+        ),
+        "auditor_rows": (
+            "(Tensor cotangents, Tensor scores, Tensor groups, Tensor coefficients, Tensor directions) -> Tensor"
         ),
     }
 )

@@ -82,11 +82,12 @@ class Game:
     def _null_payoff(self, batch: AuditBatch) -> Tensor:
         """The payoff with labels permuted within each problem: what chance earns on these rows."""
         return self._auditor.payoff(
-            batch.member_scores.detach(),
-            batch.nonmember_scores.detach(),
+            batch.member_scores,
+            batch.nonmember_scores,
             groups=self._groups(batch),
             step=self._batches,
             permute=True,
+            parts="value",
         ).value
 
     def _groups(self, batch: AuditBatch) -> tuple[Tensor, Tensor] | None:

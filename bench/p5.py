@@ -1,0 +1,94 @@
+"""P5, the ill-conditioned solve: who takes part and what one pass over the rows costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from amu_fast.bench.cases import SolveCase
+from amu_fast.bench.contender import Call, Contender, Limit, Verdict
+from amu_fast.bench.p1 import load_peer
+from amu_fast.bench.roofline import Ceiling, Sizes, gemm, read
+from amu_fast.bench.solve_problem import SolveProblem
+from amu_fast.linalg import ConjugateGradient, GlmHessian, NystromPreconditioner, Solution
+
+SOLVE = "setup + solve"
+
+
+@dataclass(frozen=True)
+class SolveCall:
+    """A solver of one right-hand side as a call; `judge` looks at what it returned."""
+
+    problem: SolveProblem
+    solve: Callable[[Tensor], Tensor]
+
+    def __call__(self, number: int) -> Tensor:
+        """The solution for one of the right-hand sides."""
+        return self.solve(self.problem.rhs[number % len(self.problem.rhs)])
+
+
+def build(case: SolveCase, device: torch.device) -> SolveProblem:
+    """Rows, weights and right-hand sides."""
+    return SolveProblem.of(case, device)
+
+
+def contenders(case: SolveCase) -> list[Contender]:
+    """Ours first. All work in float32, as the rows are."""
+
+    def peer(name: str, module: str, function: str, notes: str = "") -> Contender:
+        return Contender(name, partial(load_peer, module, function, ()), SOLVE, "float32", notes=notes)
+
+    return [
+        Contender("amu_fast", nystrom, SOLVE, "float32", ours=True, notes=f"CG, Nystrom of rank {case.rank}"),
+        Contender("amu_fast, no preconditioner", plain, SOLVE, "float32", notes="CG"),
+        peer("linear_cg", "linear_cg", "plain"),
+        peer("linear_cg, pivoted Cholesky", "linear_cg", "pivoted", f"rank {case.peer_rank}"),
+        peer("pyDVL Nystrom + block CG", "pydvl_cg", "nystrom", f"rank {case.peer_rank}; Gauss-Newton products"),
+        peer("TorchOpt Neumann", "torchopt_neumann", "neumann", "step 1 / largest eigenvalue"),
+        peer("scipy cg", "scipy_cg", "two_gemvs", "two GEMVs of PyTorch"),
+    ]
+
+
+def check(problem: SolveProblem, call: Call) -> Verdict:
+    """The true relative residual, in float64, of the first right-hand side."""
+    return problem.judge(call(0), 0)
+
+
+def units(problem: SolveProblem) -> tuple[int, str]:
+    """Times are per solve."""
+    return 1, "solve"
+
+
+def limit(problem: SolveProblem) -> Limit:
+    """The rows once per product of ours, the sketch's products in one pass over them each way."""
+    solution = solve_ours(problem, problem.rhs[0])
+    n, d = problem.x.shape
+    passes = int(solution.steps) + 2
+    return Limit(float(passes * n * d * 4), 4.0 * n * d * (int(solution.steps) + problem.case.rank), "float32")
+
+
+def ceilings(problem: SolveProblem, sizes: Sizes) -> Mapping[str, Ceiling]:
+    """A sum over the case's own rows."""
+    return {"read": read(sizes, problem.x.device, problem.x), "gemm float32": gemm("float32", sizes, problem.x.device)}
+
+
+def solve_ours(problem: SolveProblem, rhs: Tensor) -> Solution:
+    """Sketch, then conjugate gradients; the sketch is paid for in every call."""
+    hessian = GlmHessian(problem.x, problem.c, problem.case.l2, intercept=False)
+    sketch = NystromPreconditioner.from_operator(hessian, problem.case.rank)
+    return ConjugateGradient(rtol=1e-6).solve(hessian, rhs, preconditioner=sketch)
+
+
+def nystrom(problem: SolveProblem) -> SolveCall:
+    """With a Nystrom preconditioner."""
+    return SolveCall(problem, lambda rhs: solve_ours(problem, rhs).value)
+
+
+def plain(problem: SolveProblem) -> SolveCall:
+    """Without."""
+    hessian = GlmHessian(problem.x, problem.c, problem.case.l2, intercept=False)
+    return SolveCall(problem, lambda rhs: ConjugateGradient(rtol=1e-6).solve(hessian, rhs).value)

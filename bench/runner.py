@@ -1,0 +1,163 @@
+"""One case from its data to its records: prepare, gate, time what passed, compare with the limit."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from amu_fast.bench import p1, p2, p3, p5, records, roofline
+from amu_fast.bench.cases import Case, SolveCase, family
+from amu_fast.bench.contender import Call, Contender, NotAvailable, Verdict
+from amu_fast.bench.records import Record
+from amu_fast.bench.solve_problem import OutOfTime
+from amu_fast.bench.spd_problem import TooSlow
+from amu_fast.bench.timing import Times, clock_of, interleave
+
+FAMILIES: dict[str, ModuleType] = {"P1": p1, "P2": p2, "P3": p3, "P5": p5}
+OPERATORS = {"P1": "auditor_step", "P3": "spd_solve", "P5": "glm_hvp"}
+#: A peer of P5 is stopped at this many times our time.
+STOP = 10.0
+NAN = math.nan
+
+
+@dataclass
+class Entry:
+    """What is known of a contender so far."""
+
+    contender: Contender
+    outcome: str
+    call: Call | None = None
+    verdict: Verdict = Verdict(NAN, NAN)
+    notes: str = ""
+    times: Times | None = None
+
+
+def run(case: Case, device: torch.device, sizes: roofline.Sizes, number: str | None = None) -> list[Record]:
+    """Run one case.
+
+    Args:
+        case: what to run.
+        device: where.
+        sizes: of the operations that measure the ceilings.
+        number: of the run, for the records; None: now.
+
+    Returns:
+        One record per contender, whatever its outcome.
+    """
+    module = FAMILIES[family(case)]
+    problem = module.build(case, device)
+    torch.compiler.reset()
+    entries = _admit(module, problem, case)
+    ceilings = module.ceilings(problem, sizes)
+    ready = {e.contender.name: e for e in entries if e.outcome == "ok" and e.call is not None}
+    calls = {name: _required(entry.call) for name, entry in ready.items()}
+    calls |= {f"ceiling {name}": call for name, (call, _) in ceilings.items()}
+    shares = {name: entry.contender.share for name, entry in ready.items()}
+    for name in ceilings:
+        shares[f"ceiling {name}"] = 0.3
+        calls[f"ceiling {name}"](0)
+    times = interleave(calls, case.seconds, clock_of(device), shares)
+    for name, entry in ready.items():
+        entry.times = times[name]
+    rates = {name: amount / times[f"ceiling {name}"].median for name, (_, amount) in ceilings.items()}
+    return _records(case, module, problem, entries, rates, number or records.run_number())
+
+
+def _admit(module: ModuleType, problem: Any, case: Case) -> list[Entry]:
+    """Prepare and judge every contender; ours first, because its time may stop the others."""
+    entries: list[Entry] = []
+    seconds = math.inf
+    for contender in module.contenders(case):
+        with _deadline(problem, seconds):
+            entry = _judged(contender, module, problem)
+        if contender.ours and entry.call is not None and isinstance(case, SolveCase):
+            started = time.perf_counter()
+            entry.call(1)
+            seconds = STOP * (time.perf_counter() - started)
+        entries.append(entry)
+        print(f"  {contender.name}: {entry.outcome} {entry.verdict.error:.2g} {entry.notes}", file=sys.stderr, flush=True)
+    return entries
+
+
+def _judged(contender: Contender, module: ModuleType, problem: Any) -> Entry:
+    """A contender's outcome; whatever a peer raises is recorded, ours raises."""
+    try:
+        call = contender.prepare(problem)
+        call(0)
+        verdict = module.check(problem, call)
+    except NotAvailable as error:
+        return Entry(contender, error.outcome, notes=str(error))
+    except (OutOfTime, TooSlow):
+        return Entry(contender, "did not reach", notes="stopped: out of time")
+    except Exception as error:
+        if contender.ours:
+            raise
+        return Entry(contender, "failed", notes=f"{type(error).__name__}: {error}"[:300])
+    passed = verdict.passed or not contender.gated
+    return Entry(contender, "ok" if passed else "did not reach", call if passed else None, verdict, verdict.notes)
+
+
+@contextmanager
+def _deadline(problem: Any, seconds: float) -> Iterator[None]:
+    """P5's problem stops its contenders from within; others have no deadline."""
+    deadline = getattr(problem, "deadline", None)
+    if deadline is None:
+        yield
+        return
+    # Preparing, a first call and the gate's call.
+    deadline.end = time.perf_counter() + 3 * seconds
+    try:
+        yield
+    finally:
+        deadline.end = math.inf
+
+
+def _records(
+    case: Case, module: ModuleType, problem: Any, entries: list[Entry], rates: dict[str, float], number: str
+) -> list[Record]:
+    device = _device(problem)
+    limit, (whole, unit) = module.limit(problem), module.units(problem)
+    read, gemm = rates["copy" if "copy" in rates else "read"], rates[f"gemm {limit.dtype}"]
+    least = max(limit.bytes / read, limit.flops / gemm) / whole
+    name = family(case)
+    operator = getattr(case, "operator", None) or OPERATORS[name]
+    provenance = records.machine(device, {operator: p2.implementation(operator, device.type)})
+    blank = Record(
+        run=number, family=name, case=case.name, device=device.type, contender="", computes="", dtype="", ours=False,
+        outcome="", error=NAN, tolerance=NAN, seconds=NAN, p20=NAN, p80=NAN, samples=0, units=whole, unit=unit,
+        ratio=NAN, bytes=limit.bytes / whole, flops=limit.flops / whole, read=read, gemm=gemm, limit=least, share=NAN,
+        notes="", provenance=provenance,
+    )  # fmt: skip
+    lines = [_line(blank, entry) for entry in entries]
+    base = next((line.per_unit for line in lines if line.ours), NAN)
+    return [replace(line, ratio=line.per_unit / base, share=least / line.per_unit) for line in lines]
+
+
+def _line(blank: Record, entry: Entry) -> Record:
+    contender, verdict, times = entry.contender, entry.verdict, entry.times
+    notes = "; ".join(part for part in (contender.notes, entry.notes) if part)
+    line = replace(
+        blank, contender=contender.name, computes=contender.computes, dtype=contender.dtype, ours=contender.ours,
+        outcome=entry.outcome, error=verdict.error, tolerance=verdict.tolerance, notes=notes,
+        units=blank.units if verdict.units == 1 else verdict.units,
+    )  # fmt: skip
+    if times is None:
+        return line
+    return replace(line, seconds=times.median, p20=times.p20, p80=times.p80, samples=times.samples)
+
+
+def _device(problem: Any) -> torch.device:
+    return problem.device if hasattr(problem, "device") else (problem.x if hasattr(problem, "x") else problem.matrix).device
+
+
+def _required(call: Call | None) -> Call:
+    assert call is not None
+    return call

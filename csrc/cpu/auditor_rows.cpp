@@ -1,0 +1,113 @@
+#include <torch/csrc/stable/ops.h>
+#include <torch/headeronly/core/ScalarType.h>
+#include <torch/headeronly/util/Exception.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "common/target_clones.h"
+#include "common/tensors.h"
+#include "cpu/auditor/task.h"
+#include "cpu/auditor_step.h"
+
+namespace amu_fast::cpu {
+namespace {
+
+using auditor::kCoefficients;
+using torch::headeronly::ScalarType;
+
+constexpr int64_t kMinChunk = 1 << 15;  // doubles read or written that are worth a thread of their own
+
+// sum += x a + y b, elementwise in v of d numbers each.
+AMU_FAST_TARGET_CLONES
+void add_pair(double a, const double* AMU_FAST_RESTRICT x, double b, const double* AMU_FAST_RESTRICT y, int64_t d,
+              double* AMU_FAST_RESTRICT sum) {
+  for (int64_t j = 0; j < d; ++j) sum[j] += a * x[j] + b * y[j];
+}
+
+template <typename T>
+AMU_FAST_INLINE void moments(double t, const T* AMU_FAST_RESTRICT s, const double* AMU_FAST_RESTRICT a,
+                             const double* AMU_FAST_RESTRICT b, const double* AMU_FAST_RESTRICT mean, int64_t d,
+                             double* AMU_FAST_RESTRICT sum) {
+  for (int64_t j = 0; j < d; ++j) sum[j] += t * (a[j] + (static_cast<double>(s[j]) - mean[j]) * b[j]);
+}
+
+AMU_FAST_TARGET_CLONES
+void add_moments(double t, const float* s, const double* vectors, int64_t d, double* sum) {
+  moments<float>(t, s, vectors + 2 * d, vectors + 3 * d, vectors + 4 * d, d, sum);
+}
+
+AMU_FAST_TARGET_CLONES
+void add_moments(double t, const double* s, const double* vectors, int64_t d, double* sum) {
+  moments<double>(t, s, vectors + 2 * d, vectors + 3 * d, vectors + 4 * d, d, sum);
+}
+
+struct Factors {
+  int64_t folds, groups, n, d, count;
+  const double *cotangents, *coefficients, *directions;
+  const int64_t* group;
+};
+
+template <typename T>
+void write_row(const Factors& f, int64_t i, const T* scores, double* sum, T* out) {
+  std::fill(sum, sum + f.d, 0.0);
+  const int64_t g = f.group[i];
+  for (int64_t k = 0; g >= 0 && k < f.folds; ++k) {
+    const double weight = f.cotangents[k * f.groups + g];
+    const double* row = f.coefficients + (k * f.n + i) * kCoefficients;
+    // A problem that the caller left out must not spread its NaN, nor a row that is in none.
+    if (weight == 0 || (row[0] == 0 && row[1] == 0 && row[2] == 0)) continue;
+    const double* vectors = f.directions + (k * f.groups + g) * f.count * f.d;
+    add_pair(weight * row[0], vectors, weight * row[1], vectors + f.d, f.d, sum);
+    if (f.count > 2 && row[2] != 0) add_moments(weight * row[2], scores, vectors, f.d, sum);
+  }
+  for (int64_t j = 0; j < f.d; ++j) out[j] = static_cast<T>(0 - sum[j]);
+}
+
+template <typename T>
+void launch(const Factors& f, const Tensor& scores, Tensor& out) {
+  const T* source = scores.const_data_ptr<T>();
+  T* rows = out.mutable_data_ptr<T>();
+  const int64_t stride = scores.stride(0), work = f.folds * f.count * f.d + 1;
+  torch::stable::parallel_for(0, f.n, std::max<int64_t>(1, kMinChunk / work), [&](int64_t first, int64_t last) {
+    std::vector<double> sum(f.d);
+    for (int64_t i = first; i < last; ++i) write_row(f, i, source + i * stride, sum.data(), rows + i * f.d);
+  });
+}
+
+}  // namespace
+
+Tensor auditor_rows(const Tensor& cotangents_in, const Tensor& scores_in, const Tensor& groups_in,
+                    const Tensor& coefficients_in, const Tensor& directions_in) {
+  const ScalarType type = scores_in.scalar_type();
+  const bool native = type == ScalarType::Float || type == ScalarType::Double;
+  const Tensor scores = with_dense_rows(native ? scores_in : torch::stable::to(scores_in, ScalarType::Double));
+  const Tensor cotangents = torch::stable::contiguous(torch::stable::to(cotangents_in, ScalarType::Double));
+  const Tensor groups = torch::stable::contiguous(groups_in);
+  const Tensor coefficients = torch::stable::contiguous(coefficients_in);
+  const Tensor directions = torch::stable::contiguous(directions_in);
+  STD_TORCH_CHECK(scores.dim() == 2 && coefficients.dim() == 3 && directions.dim() == 4 && cotangents.dim() == 2,
+                  "auditor_rows: scores, coefficients, directions, cotangents need 2, 3, 4, 2 dimensions");
+  const Factors f{cotangents.size(0),
+                  cotangents.size(1),
+                  scores.size(0),
+                  scores.size(1),
+                  directions.size(2),
+                  cotangents.const_data_ptr<double>(),
+                  coefficients.const_data_ptr<double>(),
+                  directions.const_data_ptr<double>(),
+                  groups.const_data_ptr<int64_t>()};
+  STD_TORCH_CHECK(coefficients.size(0) == f.folds && coefficients.size(1) == f.n && directions.size(0) == f.folds &&
+                      directions.size(1) == f.groups && directions.size(3) == f.d && groups.size(0) == f.n,
+                  "auditor_rows: the factors belong to another batch of scores");
+  Tensor out = torch::stable::new_empty(scores, {f.n, f.d});
+  if (scores.scalar_type() == ScalarType::Float) {
+    launch<float>(f, scores, out);
+  } else {
+    launch<double>(f, scores, out);
+  }
+  return native ? out : torch::stable::to(out, type);
+}
+
+}  // namespace amu_fast::cpu

@@ -1,0 +1,214 @@
+#include "cpu/auditor_step.h"
+
+#include <torch/csrc/stable/ops.h>
+#include <torch/headeronly/core/ScalarType.h>
+#include <torch/headeronly/util/Exception.h>
+
+#include <algorithm>
+#include <atomic>
+#include <limits>
+#include <memory>
+#include <vector>
+
+#include "common/tensors.h"
+#include "cpu/auditor/kernels.h"
+
+namespace amu_fast::cpu {
+namespace {
+
+using namespace amu_fast::auditor;
+using torch::headeronly::ScalarType;
+
+// Work in multiplications, under which more threads cost more than they save: some 300 microseconds.
+constexpr double kSerial = 3e5;
+constexpr int64_t kAlignment = 8;
+
+Tensor as(const Tensor& tensor, ScalarType type) {
+  return torch::stable::contiguous(tensor.scalar_type() == type ? tensor : torch::stable::to(tensor, type));
+}
+
+double cast_error(ScalarType type) {
+  switch (type) {
+    case ScalarType::Double:
+      return 0;
+    case ScalarType::Float:
+      return 0x1p-24;
+    case ScalarType::Half:
+      return 0x1p-11;
+    case ScalarType::BFloat16:
+      return 0x1p-8;
+    default:
+      STD_TORCH_CHECK(false, "scores must be float64, float32, float16 or bfloat16");
+      return 0;
+  }
+}
+
+// Rows of every group in their order, one after the other: starts (G + 1), rows.
+struct Members {
+  std::vector<int64_t> starts, rows;
+
+  Members(const int64_t* groups, int64_t n, int64_t num_groups) : starts(num_groups + 1, 0), rows(n) {
+    for (int64_t i = 0; i < n; ++i) {
+      if (groups[i] < 0) continue;
+      STD_TORCH_CHECK(groups[i] < num_groups, "groups must be below num_groups = ", num_groups, ", got ", groups[i]);
+      ++starts[groups[i] + 1];
+    }
+    for (int64_t g = 0; g < num_groups; ++g) starts[g + 1] += starts[g];
+    std::vector<int64_t> next(starts.begin(), starts.end() - 1);
+    for (int64_t i = 0; i < n; ++i) {
+      if (groups[i] >= 0) rows[next[groups[i]]++] = i;
+    }
+  }
+};
+
+// The problems of all folds and groups, those that can be solved apart from the degenerate; `rows` holds their lists.
+struct Plan {
+  std::vector<int64_t> rows;
+  std::vector<Task> tasks, skipped;
+
+  Plan(const Members& members, const double* labels, const bool* train, const bool* held, int64_t folds, int64_t n) {
+    const int64_t groups = static_cast<int64_t>(members.starts.size()) - 1;
+    rows.resize(folds * members.starts.back());
+    int64_t* list = rows.data();
+    for (int64_t k = 0; k < folds; ++k) {
+      for (int64_t g = 0; g < groups; ++g) {
+        const Task task = cut(members, labels, train + k * n, held + k * n, k, g, list);
+        list += task.n + task.h;
+        (task.n > 0 ? tasks : skipped).push_back(task);
+      }
+    }
+  }
+
+ private:
+  // n = 0 for a degenerate problem: a membership cell with fewer than 2 rows, or training rows of one side only.
+  static Task cut(const Members& members, const double* labels, const bool* train, const bool* held, int64_t k,
+                  int64_t g, int64_t* list) {
+    const int64_t *begin = members.rows.data() + members.starts[g], *end = members.rows.data() + members.starts[g + 1];
+    int64_t count[2][2] = {};  // [held-out][member]
+    Task task{k, g, list, 0, 0};
+    for (const int64_t* row = begin; row < end; ++row) {
+      if (train[*row]) {
+        list[task.n++] = *row;
+        ++count[0][labels[*row] > 0];
+      }
+    }
+    for (const int64_t* row = begin; row < end; ++row) {
+      if (held[*row] && !train[*row]) {
+        list[task.n + task.h++] = *row;
+        ++count[1][labels[*row] > 0];
+      }
+    }
+    const bool few = count[0][0] + count[1][0] < 2 || count[0][1] + count[1][1] < 2;
+    if (few || count[0][0] == 0 || count[0][1] == 0) return Task{k, g, list, 0, 0};
+    return task;
+  }
+};
+
+// Multiplications of about six Newton steps.
+double work(const Task& task, int64_t d) {
+  const double n = static_cast<double>(task.n), p = static_cast<double>(d + 1), m = std::min(n, p);
+  return 6 * (n * p * (n < p ? 4 : p / 2) + m * m * m / 6 + 4 * n * p);
+}
+
+void run(const Batch& batch, const Settings& set, std::vector<Task> tasks, const Outputs& out) {
+  const Kernel& kernel = best_kernel();
+  std::stable_sort(tasks.begin(), tasks.end(),
+                   [&](const Task& a, const Task& b) { return work(a, batch.d) > work(b, batch.d); });
+  double total = 0;
+  int64_t doubles = 0;
+  for (const Task& task : tasks) {
+    total += work(task, batch.d);
+    doubles = std::max(doubles, kernel.workspace(task, batch.d, set));
+  }
+  const int64_t threads = total < kSerial ? 1 : std::min<int64_t>(torch::stable::get_num_threads(), tasks.size());
+  std::atomic<size_t> next{0};
+  // Longest first, each thread takes the next: every problem is solved by one thread, so the order does not matter.
+  torch::stable::parallel_for(0, threads, 1, [&](int64_t first, int64_t last) {
+    for (int64_t thread = first; thread < last; ++thread) {
+      const std::unique_ptr<double[]> storage(new double[doubles + kAlignment]);
+      const auto address = reinterpret_cast<uintptr_t>(storage.get());
+      double* aligned = storage.get() + (64 - address % 64) % 64 / sizeof(double);
+      for (size_t i; (i = next.fetch_add(1)) < tasks.size();) kernel.solve(batch, tasks[i], set, aligned, out);
+    }
+  });
+}
+
+void skip(const std::vector<Task>& tasks, int64_t d, int64_t vectors, const Outputs& out) {
+  for (const Task& task : tasks) {
+    const int64_t index = task.fold * out.groups + task.group;
+    out.status[index] = kSkipped;
+    out.per_problem[index] = 0;
+    std::fill_n(out.params + index * (d + 1), d + 1, 0.0);
+    std::fill_n(out.directions + index * vectors * d, vectors * d, 0.0);
+    std::fill_n(out.measures + index * kMeasures, int{kMeasures}, 0.0);
+    out.measures[index * kMeasures + kAccuracy] = std::numeric_limits<double>::quiet_NaN();
+    std::fill_n(out.counts + index * 2, 2, int64_t{0});
+  }
+}
+
+void check(const Tensor& scores, const Tensor& labels, const Tensor& groups, const Tensor& train, const Tensor& held) {
+  STD_TORCH_CHECK(scores.dim() == 2, "scores must be (N, d), got ", scores.dim(), " dimensions");
+  const int64_t n = scores.size(0);
+  STD_TORCH_CHECK(labels.dim() == 1 && labels.size(0) == n, "labels must be (", n, ",)");
+  STD_TORCH_CHECK(groups.dim() == 1 && groups.size(0) == n && groups.scalar_type() == ScalarType::Long,
+                  "groups must be (", n, ",) int64");
+  for (const Tensor* mask : {&train, &held}) {
+    STD_TORCH_CHECK(mask->dim() == 2 && mask->size(0) == train.size(0) && mask->size(1) == n &&
+                        mask->scalar_type() == ScalarType::Bool,
+                    "masks must be (K, ", n, ") bool");
+  }
+}
+
+}  // namespace
+
+AuditorStep auditor_step(const Tensor& scores_in, const Tensor& labels_in, const Tensor& groups_in,
+                         const Tensor& train_in, const Tensor& held_in, const Tensor& normaliser_in, int64_t num_groups,
+                         int64_t loss, double l2, double width, int64_t payoff, bool standardize, double rtol,
+                         int64_t max_steps, int64_t parts) {
+  check(scores_in, labels_in, groups_in, train_in, held_in);
+  const int64_t n = scores_in.size(0), d = scores_in.size(1), folds = train_in.size(0);
+  const bool single = scores_in.scalar_type() == ScalarType::Float;
+  const double cast = cast_error(scores_in.scalar_type());
+  const Tensor scores = single ? with_dense_rows(scores_in) : with_dense_rows(as(scores_in, ScalarType::Double));
+  const Tensor labels = as(labels_in, ScalarType::Double), groups = as(groups_in, ScalarType::Long);
+  const Tensor train = as(train_in, ScalarType::Bool), held = as(held_in, ScalarType::Bool);
+  const Tensor normaliser = as(normaliser_in, ScalarType::Double);
+
+  const auto empty = [&](const Shape& shape, ScalarType type) { return torch::stable::new_empty(scores, shape, type); };
+  const int64_t vectors = directions(standardize);
+  Tensor per_problem = empty({folds, num_groups}, ScalarType::Double);
+  Tensor params = empty({folds, num_groups, d + 1}, ScalarType::Double);
+  Tensor status = empty({folds, num_groups}, ScalarType::Char);
+  Tensor measures = empty({folds, num_groups, kMeasures}, ScalarType::Double);
+  Tensor counts = empty({folds, num_groups, 2}, ScalarType::Long);
+  Tensor coefficients = empty({folds, n, kCoefficients}, ScalarType::Double);
+  Tensor factors = empty({folds, num_groups, vectors, d}, ScalarType::Double);
+  torch::stable::zero_(coefficients);
+
+  const Outputs out{folds,
+                    num_groups,
+                    n,
+                    per_problem.mutable_data_ptr<double>(),
+                    params.mutable_data_ptr<double>(),
+                    measures.mutable_data_ptr<double>(),
+                    coefficients.mutable_data_ptr<double>(),
+                    factors.mutable_data_ptr<double>(),
+                    status.mutable_data_ptr<int8_t>(),
+                    counts.mutable_data_ptr<int64_t>()};
+  const Members members(groups.const_data_ptr<int64_t>(), n, num_groups);
+  const Plan plan(members, labels.const_data_ptr<double>(), train.const_data_ptr<bool>(), held.const_data_ptr<bool>(),
+                  folds, n);
+  const Batch batch{scores.const_data_ptr(),
+                    single,
+                    scores.stride(0),
+                    d,
+                    labels.const_data_ptr<double>(),
+                    1 / *normaliser.const_data_ptr<double>()};
+  const Settings set{static_cast<int>(loss),  l2,  width, static_cast<int>(payoff), standardize, rtol, max_steps,
+                     static_cast<int>(parts), cast};
+  skip(plan.skipped, d, vectors, out);
+  if (!plan.tasks.empty()) run(batch, set, plan.tasks, out);
+  return {per_problem, params, status, measures, counts, coefficients, factors};
+}
+
+}  // namespace amu_fast::cpu

@@ -1,0 +1,193 @@
+// Blocks of rows of a generalised linear model: products with them, sums of them, and how they are cut into tasks.
+//
+// A block of kRows rows goes twice through the core, once for <row, v> and once for sums of rows; the second time it
+// comes from cache. Meanwhile the rows to come are fetched, so that memory does not wait for the arithmetic.
+#pragma once
+
+#include <torch/csrc/stable/ops.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <type_traits>
+
+#include "common/target_clones.h"
+
+namespace amu_fast::cpu {
+
+constexpr int kRows = 4;                // rows that share one load of v and one update of y
+constexpr int64_t kColumns = 2048;      // columns summed in the element's own precision before widening
+constexpr int64_t kTile = 256;          // rows summed in the element's own precision before widening
+constexpr int64_t kMinChunkRows = 64;   // keeps the chunks' partial sums below 1/16 of the bytes of x
+constexpr int64_t kMinChunk = 1 << 16;  // elements of x that are worth a task of their own
+constexpr int64_t kMaxChunks = 64;      // chunks per problem: fixed, whatever the number of threads
+constexpr int64_t kSumWidth = 512;      // entries of a result that one task sums over the chunks
+constexpr int64_t kMinAhead = 1 << 15;  // bytes between the rows at work and those being fetched
+
+// 32 bytes: the AVX2 copy keeps a block's sums in its 16 registers, and Zen's AVX-512 issues two of them per cycle.
+template <typename T>
+struct VecOf {
+  typedef T type __attribute__((vector_size(32)));
+};
+template <typename T>
+using Vec = typename VecOf<T>::type;
+template <typename T>
+using Mask = Vec<std::conditional_t<sizeof(T) == 4, int32_t, int64_t>>;
+template <typename T>
+constexpr int64_t kLanes = 32 / sizeof(T);
+
+template <typename T>
+AMU_FAST_INLINE Vec<T> load(const T* from) {
+  Vec<T> to;
+  __builtin_memcpy(&to, from, sizeof(to));
+  return to;
+}
+
+template <typename T>
+AMU_FAST_INLINE void store(const Vec<T>& from, T* to) {
+  __builtin_memcpy(to, &from, sizeof(from));
+}
+
+AMU_FAST_INLINE float add_lanes(const Vec<float>& a) {
+  const auto half = __builtin_shufflevector(a, a, 0, 1, 2, 3) + __builtin_shufflevector(a, a, 4, 5, 6, 7);
+  return (half[0] + half[2]) + (half[1] + half[3]);
+}
+
+AMU_FAST_INLINE double add_lanes(const Vec<double>& a) {
+  const auto half = __builtin_shufflevector(a, a, 0, 1) + __builtin_shufflevector(a, a, 2, 3);
+  return half[0] + half[1];
+}
+
+// Rows of one problem: dense, `stride` elements apart.
+template <typename T>
+struct Rows {
+  const T* x;
+  int64_t stride, d;
+  Mask<T> fresh;  // lanes of the vector at columns [d - kLanes, d) that no full vector from column 0 has covered
+
+  Rows(const T* x, int64_t stride, int64_t d) : x(x), stride(stride), d(d) {
+    for (int64_t lane = 0; lane < kLanes<T>; ++lane) fresh[lane] = lane >= kLanes<T> - d % kLanes<T> ? -1 : 0;
+  }
+};
+
+// Fetches rows to come into L2 in the order in which they lie in memory: half a row's lines per pass over a row.
+struct Ahead {
+  const char* at;
+
+  template <typename T>
+  static AMU_FAST_INLINE Ahead of(const Rows<T>& rows, int64_t row) {
+    const char* here = reinterpret_cast<const char*>(rows.x + row * rows.stride);
+    // Rows with gaps are left to the hardware: lines in memory order would fetch the gaps.
+    if (rows.stride != rows.d) return {here};
+    return {here + std::max<int64_t>(kMinAhead, kRows * rows.stride * sizeof(T))};
+  }
+
+  AMU_FAST_INLINE void lines(int count) {
+    for (int i = 0; i < count; ++i) __builtin_prefetch(at + 64 * i, 0, 2);
+    at += 64 * count;
+  }
+};
+
+// z[i][k] += <row k, v[i]> for R rows from `x` on and V vectors.
+template <typename T, int R, int V>
+AMU_FAST_INLINE void dot_rows(const Rows<T>& rows, const T* x, const T* const* v, double (*z)[R], Ahead& ahead) {
+  constexpr int64_t L = kLanes<T>;
+  constexpr int kSums = V == 1 ? 2 : 1;  // enough chains to hide the latency of a multiply-add, no more than registers
+  for (int64_t begin = 0; begin < rows.d; begin += kColumns) {
+    const int64_t end = std::min(rows.d, begin + kColumns);
+    Vec<T> sum[V][R][kSums] = {};
+    int64_t j = begin;
+    for (; j + 2 * L <= end; j += 2 * L) {
+      for (int u = 0; u < 2; ++u) {
+        for (int k = 0; k < R; ++k) {
+          for (int i = 0; i < V; ++i)
+            sum[i][k][u % kSums] += load(x + k * rows.stride + j + u * L) * load(v[i] + j + u * L);
+        }
+      }
+      ahead.lines(R / 2);
+    }
+    T rest[V][R] = {};
+    for (int k = 0; k < R; ++k) {
+      const T* row = x + k * rows.stride;
+      for (int i = 0; i < V; ++i) {
+        if (kSums == 2) sum[i][k][0] += sum[i][k][kSums - 1];
+        if (j + L <= end) sum[i][k][0] += load(row + j) * load(v[i] + j);
+        if (end % L != 0 && rows.d >= L) {
+          sum[i][k][0] += rows.fresh ? load(row + end - L) * load(v[i] + end - L) : Vec<T>{};
+        } else {
+          for (int64_t column = end - end % L; column < end; ++column) rest[i][k] += row[column] * v[i][column];
+        }
+        z[i][k] += static_cast<double>(add_lanes(sum[i][k][0])) + rest[i][k];
+      }
+    }
+  }
+}
+
+// y[j] += sum_k r[k] x[k][j] for R rows from `x` on; with `Squares` also q[j] += sum_k c[k] x[k][j]^2.
+template <typename T, int R, bool Squares>
+AMU_FAST_INLINE void add_vector(const Rows<T>& rows, const T* x, const T* r, const T* c, int64_t j, T* y, T* q,
+                                const Mask<T>* fresh) {
+  Vec<T> first = load(x + j) * r[0], second = Vec<T>{};
+  if (Squares) second = load(x + j) * load(x + j) * c[0];
+  for (int k = 1; k < R; ++k) {
+    const Vec<T> row = load(x + k * rows.stride + j);
+    first += row * r[k];
+    if (Squares) second += row * row * c[k];
+  }
+  store(load(y + j) + (fresh ? (*fresh ? first : Vec<T>{}) : first), y + j);
+  if (Squares) store(load(q + j) + (fresh ? (*fresh ? second : Vec<T>{}) : second), q + j);
+}
+
+template <typename T, int R, bool Squares>
+AMU_FAST_INLINE void add_rows(const Rows<T>& rows, const T* AMU_FAST_RESTRICT x, const T* r, const T* c,
+                              T* AMU_FAST_RESTRICT y, T* AMU_FAST_RESTRICT q, Ahead& ahead) {
+  constexpr int64_t L = kLanes<T>;
+  const int64_t d = rows.d;
+  int64_t j = 0;
+  for (; j + 2 * L <= d; j += 2 * L) {
+    for (int u = 0; u < 2; ++u) add_vector<T, R, Squares>(rows, x, r, c, j + u * L, y, q, nullptr);
+    ahead.lines(R / 2);
+  }
+  if (j + L <= d) {
+    add_vector<T, R, Squares>(rows, x, r, c, j, y, q, nullptr);
+    j += L;
+  }
+  if (j == d) return;
+  if (d >= L) return add_vector<T, R, Squares>(rows, x, r, c, d - L, y, q, &rows.fresh);
+  for (; j < d; ++j) {
+    for (int k = 0; k < R; ++k) {
+      y[j] += r[k] * x[k * rows.stride + j];
+      if (Squares) q[j] += c[k] * x[k * rows.stride + j] * x[k * rows.stride + j];
+    }
+  }
+}
+
+// Rows of one task: a function of the sizes alone, so that the order of the sums never depends on the machine.
+inline int64_t rows_per_chunk(int64_t n, int64_t d) {
+  const int64_t worth = kMinChunk / std::max<int64_t>(d, 1);
+  const int64_t fit = (n + kMaxChunks - 1) / kMaxChunks;
+  const int64_t rows = std::max({kMinChunkRows, worth, fit});
+  return (rows + 2 * kRows - 1) / (2 * kRows) * (2 * kRows);
+}
+
+// Runs make()(task) for every task, on as many threads as `work` elements per task are worth. `make` builds what one
+// thread keeps. Whoever is free takes the next task: cores are not equally fast.
+template <typename Make>
+void for_each_task(int64_t tasks, int64_t work, const Make& make) {
+  std::atomic<int64_t> next{0};
+  const int64_t grain = std::max<int64_t>(1, kMinChunk / std::max<int64_t>(work, 1));
+  torch::stable::parallel_for(0, tasks, grain, [&](int64_t, int64_t) {
+    auto run = make();
+    for (int64_t task = next++; task < tasks; task = next++) run(task);
+  });
+}
+
+// sum[j] += the entries `j` of `chunks` partial sums that lie `stride` apart, in their order.
+inline void add_partials(const double* AMU_FAST_RESTRICT partial, int64_t chunks, int64_t stride, int64_t width,
+                         double* AMU_FAST_RESTRICT sum) {
+  for (int64_t k = 0; k < chunks; ++k) {
+    for (int64_t j = 0; j < width; ++j) sum[j] += partial[k * stride + j];
+  }
+}
+
+}  // namespace amu_fast::cpu

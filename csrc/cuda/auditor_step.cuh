@@ -63,19 +63,25 @@ __global__ void __launch_bounds__(32 * kListWarps)
   starts[group] = low;
 }
 
-// Appends the rows that `mask` holds, in order, to `list`; counts them and the members among them. One warp.
-__device__ inline void append(const int64_t* order, int64_t begin, int64_t end, const bool* mask, const bool* except,
-                              const double* labels, int64_t* list, int64_t* count, int64_t* members) {
+struct Cell {
+  int64_t rows, members;
+};
+
+// Writes the rows that `mask` holds, in order, to `list`; counts them and the members among them. One warp.
+__device__ inline Cell pick(const int64_t* order, int64_t begin, int64_t end, const bool* mask, const bool* except,
+                            const double* labels, int64_t* list) {
   const int lane = threadIdx.x % 32;
+  Cell cell{};
   for (int64_t first = begin; first < end; first += 32) {
     const int64_t row = first + lane < end ? order[first + lane] : -1;
     const bool chosen = row >= 0 && mask[row] && !(except && except[row]);
     const unsigned bits = warp_ballot(chosen);
     const unsigned positive = warp_ballot(chosen && labels[row] > 0);
-    if (chosen) list[*count + __popc(bits & ((1u << lane) - 1))] = row;
-    *count += __popc(bits);
-    *members += __popc(positive);
+    if (chosen) list[cell.rows + __popc(bits & ((1u << lane) - 1))] = row;
+    cell.rows += __popc(bits);
+    cell.members += __popc(positive);
   }
+  return cell;
 }
 
 // Per problem (fold, group), a warp each: its training rows and then its held-out rows into `lists` (folds, rows), and
@@ -88,14 +94,14 @@ __global__ void __launch_bounds__(32 * kListWarps)
   const int64_t fold = problem / in.groups, group = problem % in.groups;
   const bool *train = in.train + fold * in.rows, *held = in.held + fold * in.rows;
   int64_t* const list = lists + fold * in.rows + starts[group];
-  int64_t count[2] = {}, members[2] = {};
-  append(order, starts[group], starts[group + 1], train, nullptr, in.labels, list, &count[0], &members[0]);
-  append(order, starts[group], starts[group + 1], held, train, in.labels, list + count[0], &count[1], &members[1]);
-  const int64_t positive = members[0] + members[1], negative = count[0] + count[1] - positive;
-  const bool usable = positive >= 2 && negative >= 2 && members[0] > 0 && members[0] < count[0];
+  const int64_t begin = starts[group], end = starts[group + 1];
+  const Cell fitted = pick(order, begin, end, train, nullptr, in.labels, list);
+  const Cell judged = pick(order, begin, end, held, train, in.labels, list + fitted.rows);
+  const int64_t members = fitted.members + judged.members, others = fitted.rows + judged.rows - members;
+  const bool usable = members >= 2 && others >= 2 && fitted.members > 0 && fitted.members < fitted.rows;
   if (threadIdx.x % 32 != 0) return;
-  sizes[2 * problem] = usable ? count[0] : 0;
-  sizes[2 * problem + 1] = count[1];
+  sizes[2 * problem] = usable ? fitted.rows : 0;
+  sizes[2 * problem + 1] = judged.rows;
   if (usable) return;
   out.status[problem] = kSkipped;
   out.measures[problem * kMeasures + kAccuracy] = NAN;
@@ -163,12 +169,32 @@ struct BlockState {
   double scratch[block::kScratch];
   block::Arrays at;
   Sizes z;
+  BlockTask task;
 };
 constexpr int64_t kStateDoubles = (sizeof(BlockState) + 7) / 8;
 
+// The problem that `state` describes, from its scores to its outputs.
+__device__ __noinline__ void solve(block::BlockTeam& team, const BlockState& state, const Scores& scores,
+                                   const double* labels, double weight, const int64_t* lists, const Settings& set,
+                                   const Outputs& out) {
+  const int64_t* const list = lists + state.task.first;
+  Result result{};
+  if (load(team, scores, labels, weight, list, state.z, state.at)) {
+    block::Problem<block::BlockTeam>(team, set, state.z, state.at, result).solve();
+  } else {
+    result.status = kNonfinite;
+  }
+  team.barrier();
+  store(team, state.task, list, set, state.z, state.at, result, out);
+}
+
+// The bound is not the block's size but the compiler's leave to use 168 registers: enough to keep everything in them,
+// and three small blocks share a multiprocessor.
+constexpr int kRegisterThreads = 384;
+
 // Solves tasks blockIdx.x, blockIdx.x + blocks, ...: `budget` doubles of shared memory each, the rest of a problem's
 // arrays in this block's `stride` doubles of `workspace`.
-__global__ void __launch_bounds__(block::kMaxThreads, 1)
+__global__ void __launch_bounds__(kRegisterThreads)
     auditor_solve(Scores scores, const double* labels, const double* normaliser, const int64_t* lists,
                   const BlockTask* tasks, int64_t count, int64_t blocks, int threads, Settings set, int64_t budget,
                   double* workspace, int64_t stride, Outputs out) {
@@ -176,23 +202,15 @@ __global__ void __launch_bounds__(block::kMaxThreads, 1)
   double* const shared = reinterpret_cast<double*>(shared_memory()) + kStateDoubles;
   block::BlockTeam team{state.scratch, threads, static_cast<int>(threadIdx.x)};
   for (int64_t index = blockIdx.x; index < count; index += blocks) {
-    const BlockTask task = tasks[index];
-    const int64_t* const list = lists + task.first;
     // The problem before this one is stored.
     team.barrier();
     if (team.thread == 0) {
-      state.z = block_sizes(task.n, task.h, scores.columns);
+      state.task = tasks[index];
+      state.z = block_sizes(state.task.n, state.task.h, scores.columns);
       place(state.z, set, budget, shared, workspace + blockIdx.x * stride, &state.at);
     }
     team.barrier();
-    Result result{};
-    if (load(team, scores, labels, 1 / *normaliser, list, state.z, state.at)) {
-      block::Problem<block::BlockTeam>(team, set, state.z, state.at, result).solve();
-    } else {
-      result.status = kNonfinite;
-    }
-    team.barrier();
-    store(team, task, list, set, state.z, state.at, result, out);
+    solve(team, state, scores, labels, 1 / *normaliser, lists, set, out);
   }
 }
 

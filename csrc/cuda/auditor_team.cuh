@@ -40,12 +40,17 @@ FN V vsqrt(V a) { return sqrt(a); }
 FN V exp_nonpositive(V x) { return x < -708 ? 0 : exp(x); }
 FN V log1p_unit(V e) { return log1p(e); }
 
+// Calls, not copies: the same few functions stand in many places, and copies would cost registers and compilation.
+#undef FN
+#define FN __device__ __noinline__
 // clang-format off
 #include "common/auditor/losses.h"
 #include "common/auditor/newton.h"
 #include "common/auditor/bounds.h"
 #include "common/auditor/problem.h"
 // clang-format on
+#undef FN
+#define FN __device__ inline
 
 struct BlockTeam {
   double* scratch;
@@ -380,27 +385,28 @@ struct BlockTeam {
   template <int R>
   __device__ __noinline__ void gram_tiles(const double* x, int64_t ld, const int64_t* list, int64_t n, int64_t p,
                                           int64_t pp, const double* c, double* gram, bool add) {
-    const int64_t step = (p + R - 1) / R, tiles = step * (step + 1) / 2;
+    const int columns = static_cast<int>(p), step = (columns + R - 1) / R;
+    const int64_t tiles = static_cast<int64_t>(step) * (step + 1) / 2;
     for (int64_t tile = thread; tile < tiles; tile += threads) {
       // Tiles (left, right) with right <= left, row after row.
-      int64_t left = static_cast<int64_t>((sqrt(8.0 * static_cast<double>(tile) + 1) - 1) / 2);
-      if (left * (left + 1) / 2 > tile) --left;
-      if ((left + 1) * (left + 2) / 2 <= tile) ++left;
-      const int64_t right = tile - left * (left + 1) / 2;
-      const double *columns[R], *others[R];
+      int left = static_cast<int>((sqrt(8.0 * static_cast<double>(tile) + 1) - 1) / 2);
+      if (left * (left + static_cast<int64_t>(1)) / 2 > tile) --left;
+      if ((left + 1) * (left + static_cast<int64_t>(2)) / 2 <= tile) ++left;
+      const int right = static_cast<int>(tile - left * (left + static_cast<int64_t>(1)) / 2);
+      const double *ours[R], *others[R];
 #pragma unroll
       for (int k = 0; k < R; ++k) {
         // Beyond the last column another one is computed again, and dropped.
-        const int64_t j = left + k * step, i = right + k * step;
-        columns[k] = x + (j < p ? j : left) * ld;
-        others[k] = x + (i < p ? i : right) * ld;
+        const int j = left + k * step, i = right + k * step;
+        ours[k] = x + (j < columns ? j : left) * ld;
+        others[k] = x + (i < columns ? i : right) * ld;
       }
       double sum[R][R] = {};
       for (int64_t i = 0; i < n; ++i) {
         const int64_t row = list ? list[i] : i;
         double scaled_column[R], other[R];
 #pragma unroll
-        for (int k = 0; k < R; ++k) scaled_column[k] = c[i] * columns[k][row], other[k] = others[k][row];
+        for (int k = 0; k < R; ++k) scaled_column[k] = c[i] * ours[k][row], other[k] = others[k][row];
 #pragma unroll
         for (int k = 0; k < R; ++k) {
 #pragma unroll
@@ -411,8 +417,8 @@ struct BlockTeam {
       for (int k = 0; k < R; ++k) {
 #pragma unroll
         for (int l = 0; l < R; ++l) {
-          const int64_t j = left + k * step, i = right + l * step;
-          if (j >= p || i >= p || (left == right && l > k)) continue;
+          const int j = left + k * step, i = right + l * step;
+          if (j >= columns || i >= columns || (left == right && l > k)) continue;
           double& out = gram[j < i ? j * pp + i : i * pp + j];
           out = add ? out + sum[k][l] : sum[k][l];
         }

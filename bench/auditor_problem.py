@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -13,7 +13,9 @@ from amu_fast.audit.folds import draw, generator_of
 from amu_fast.bench.cases import AuditorCase
 from amu_fast.bench.contender import Verdict
 from amu_fast.followers import LinearFollower, Logistic, SquaredHinge
-from amu_fast.ops.auditor_step import auditor_step_reference
+from amu_fast.ops.auditor_rows import auditor_rows
+from amu_fast.ops.auditor_step import UNCERTAIN_ROWS
+from amu_fast.ops.auditor_step import auditor_step as auditor_step_operator
 from amu_fast.ops.losses import HINGE_PAYOFF
 
 TOLERANCE = 1e-4
@@ -87,8 +89,6 @@ class AuditorProblem:
         """The problems of the first groups, N unchanged in their number of rows only."""
         if groups is None or groups >= self.case.groups:
             return self
-        from dataclasses import replace
-
         rows = groups * 2 * self.case.per_side
         chosen = torch.arange(self.train.shape[0], device=self.device).reshape(self.case.folds, -1)[:, :groups]
         return AuditorProblem(
@@ -103,17 +103,30 @@ class AuditorProblem:
 
     @cached_property
     def oracle(self) -> tuple[Tensor, Tensor, Tensor]:
-        """In float64 at rtol 1e-14: gradients of the training rows (P, n, d), of the held-out rows, and where
-        a row is uncertain (P,), for the first set of scores.
+        """The reference on the first scores, in float64 at rtol 1e-14: what is checked against it.
+
+        Returns gradients of the training rows (P, n, d) and of the held-out rows (P, h, d) of the checked groups'
+        problems, and where a problem has an uncertain row (P,).
         """
         part, follower = self.first(self.case.checked_groups), self.follower
         total = torch.full((), part.total, dtype=torch.float64, device=self.device)
-        _, rows, _, _, _, counts = auditor_step_reference(
+        step = auditor_step_operator.reference(
             part.scores[0].double(), part.labels, part.groups, part.train_masks, ~part.train_masks, total,
             part.case.groups, follower.kind, follower.l2, follower.width, HINGE_PAYOFF, part.case.standardize,
             1e-14, follower.max_steps, 0,
         )  # fmt: skip
-        return (*part.rows_of(rows), counts[..., 0].flatten() > 0)
+        *_, counts, coefficients, directions = step
+        folds = part.case.folds
+        one_fold = torch.eye(folds, dtype=torch.float64, device=self.device)[:, :, None].expand(
+            -1, -1, part.case.groups
+        )
+        rows = torch.stack(
+            [
+                auditor_rows.reference(cotangents, part.scores[0].double(), part.groups, coefficients, directions)
+                for cotangents in one_fold
+            ]
+        )
+        return (*part.rows_of(rows), counts[..., UNCERTAIN_ROWS].flatten() > 0)
 
     def rows_of(self, gradients: Tensor) -> tuple[Tensor, Tensor]:
         """Gradients per fold (K, N, d) as rows of problems: (P, n, d), (P, h, d)."""
@@ -130,12 +143,11 @@ class AuditorProblem:
         *exact, uncertain = self.oracle
         checked = min(groups, self.case.checked_groups or self.case.groups)
         scale = self.total_of(self.case.checked_groups) / self.total_of(groups)
-        error, size = 0.0, 0.0
+        squares = []
         for mine, true in zip(rows, exact, strict=True):
             mine, true = (_some(t.double(), self.case.folds, checked) for t in (mine, true))
-            error = error + (mine / scale - true).square().sum((-2, -1))
-            size = size + true.square().sum((-2, -1))
-        error, size = error.sqrt(), size.sqrt()
+            squares.append(torch.stack([(mine / scale - true).square().sum((-2, -1)), true.square().sum((-2, -1))]))
+        error, size = torch.stack(squares).sum(0).sqrt()
         # A problem whose held-out rows all lie beyond the hinge has gradient 0, which is then exact.
         relative = torch.where(size > 0, error / size, error)
         left_out = _some(uncertain, self.case.folds, checked)
@@ -143,7 +155,9 @@ class AuditorProblem:
         kept = relative[~left_out]
         worst = float(kept.max()) if kept.numel() and bool(kept.isfinite().all()) else float("nan")
         listed = ", ".join(map(str, numbers[:LISTED])) + (", ..." if len(numbers) > LISTED else "")
-        notes = f"{kept.numel()} problems checked, {len(numbers)} with uncertain rows" + (numbers and f" ({listed})" or "")
+        notes = f"{kept.numel()} problems checked, {len(numbers)} with uncertain rows" + (
+            (numbers and f" ({listed})") or ""
+        )
         return Verdict(worst, TOLERANCE, notes, units=self.case.folds * groups)
 
     def total_of(self, groups: int | None) -> float:

@@ -8,7 +8,7 @@ from functools import partial
 import torch
 
 from amu_fast.bench.auditor_problem import AuditorProblem, newton_steps
-from amu_fast.bench.auditor_rows import OurCall
+from amu_fast.bench.auditor_rows import FitCall, OurCall, RowCall
 from amu_fast.bench.cases import AuditorCase
 from amu_fast.bench.contender import Call, Contender, Limit, NotAvailable, Verdict
 from amu_fast.bench.roofline import Ceiling, Sizes, gemm, read
@@ -49,9 +49,10 @@ def contenders(case: AuditorCase) -> list[Contender]:
 
 def check(problem: AuditorProblem, call: Call) -> Verdict:
     """Worst relative error of a problem's gradient; contenders without one say how many problems they solve."""
-    if hasattr(call, "judge"):
-        return call.judge(problem)
-    return Verdict(float("nan"), float("nan"), "no gradient", units=len(call.problem.train))  # type: ignore[attr-defined]
+    if isinstance(call, FitCall):
+        return Verdict(float("nan"), float("nan"), "no gradient", units=len(call.problem.train))
+    assert isinstance(call, (OurCall, RowCall))
+    return call.judge(problem)
 
 
 def units(problem: AuditorProblem) -> tuple[int, str]:

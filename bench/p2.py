@@ -54,7 +54,9 @@ def ours(problem: ProductProblem) -> ProductCall:
     operator: Any = getattr(torch.ops.amu_fast, case.operator, None)
     if operator is None:
         raise NotAvailable("not built", f"this version has no operator {case.operator}")
-    c, v, y, t, w, u = (part.contiguous() for part in (problem.c, problem.v, problem.y, problem.t, problem.w, problem.u))
+    c, v, y, t, w, u = (
+        part.contiguous() for part in (problem.c, problem.v, problem.y, problem.t, problem.w, problem.u)
+    )
     if case.operator in ("glm_hvp", "glm_hvp_multi"):
         return ProductCall(lambda: (operator(x, c, v, L2, False),))
     if case.operator == "glm_gradient_curvature":

@@ -37,19 +37,23 @@ def build(case: SolveCase, device: torch.device) -> SolveProblem:
 
 
 def contenders(case: SolveCase) -> list[Contender]:
-    """Ours first. All work in float32, as the rows are."""
+    """Ours first. Peers in float32, as the rows are, and in float64, where rounding does not stop them."""
+    float32, float64 = torch.float32, torch.float64
+    rank = f"rank {case.peer_rank}"
 
-    def peer(name: str, module: str, function: str, notes: str = "") -> Contender:
-        return Contender(name, partial(load_peer, module, function, ()), SOLVE, "float32", notes=notes)
+    def peer(name: str, module: str, function: str, dtype: torch.dtype = float32, notes: str = "") -> Contender:
+        precision = str(dtype).removeprefix("torch.")
+        label = name if dtype == float32 else f"{name}, float64"
+        return Contender(label, partial(load_peer, module, function, (dtype,)), SOLVE, precision, notes=notes)
 
     return [
         Contender("amu_fast", nystrom, SOLVE, "float32", ours=True, notes=f"CG, Nystrom of rank {case.rank}"),
         Contender("amu_fast, no preconditioner", plain, SOLVE, "float32", notes="CG"),
-        peer("linear_cg", "linear_cg", "plain"),
-        peer("linear_cg, pivoted Cholesky", "linear_cg", "pivoted", f"rank {case.peer_rank}"),
-        peer("pyDVL Nystrom + block CG", "pydvl_cg", "nystrom", f"rank {case.peer_rank}; Gauss-Newton products"),
-        peer("TorchOpt Neumann", "torchopt_neumann", "neumann", "step 1 / largest eigenvalue"),
-        peer("scipy cg", "scipy_cg", "two_gemvs", "two GEMVs of PyTorch"),
+        *(peer("linear_cg", "linear_cg", "plain", dtype) for dtype in (float32, float64)),
+        *(peer("linear_cg, pivoted Cholesky", "linear_cg", "pivoted", dtype, rank) for dtype in (float32, float64)),
+        *(peer("pyDVL Nystrom + block CG", "pydvl_cg", "nystrom", dtype, rank) for dtype in (float32, float64)),
+        peer("TorchOpt Neumann", "torchopt_neumann", "neumann", notes="step 1 / largest eigenvalue"),
+        *(peer("scipy cg", "scipy_cg", "two_gemvs", dtype, "products by PyTorch") for dtype in (float32, float64)),
     ]
 
 

@@ -1,16 +1,33 @@
-"""`python -m amu_fast.bench.readme`: the README's results, made from the committed records; `--check` only compares."""
+"""`python -m amu_fast.bench.readme`: what the README and docs/performance.md take from the committed records.
+
+`--check` only compares.
+"""
 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+from amu_fast.bench import figures
 from amu_fast.report.writing import write_atomic
 
 ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "bench" / "results"
 README = ROOT / "README.md"
-BEGIN, END = "<!-- results:begin -->\n", "<!-- results:end -->\n"
+PERFORMANCE = ROOT / "docs" / "performance.md"
+#: Operator A-G -> (family, start of its case's name): whose records docs/performance.md shows where.
+OPERATORS = {
+    "A": ("P1", ""),
+    "B": ("P2", "[0-9]"),
+    "C": ("P2", "glm_hvp_multi"),
+    "D": ("P2", "glm_gradient_curvature"),
+    "F": ("P2", "glm_mixed_vjp"),
+    "spd_solve": ("P3", ""),
+    "solve": ("P5", ""),
+}
 
 
 def budget_tables(document: str) -> str:
@@ -22,14 +39,13 @@ def budget_tables(document: str) -> str:
 
 
 def results() -> str:
-    """The block between the markers."""
-    folder = ROOT / "bench" / "results"
+    """The README's results of the game."""
     return f"""\
 `make table` made this (resumable, on your machine below `out/table`). Its records are in
 [bench/results/table](bench/results/table/table.md) with every trial of every search, the controls, further attacks and
 the machine; `python -m amu_fast.bench.table --summarise --out bench/results/table` makes the table again from them.
 
-{budget_tables((folder / "table" / "table.md").read_text())}
+{budget_tables((RESULTS / "table" / "table.md").read_text())}
 
 ![Average gap to retraining against the budget](bench/results/table/table.png)
 
@@ -37,31 +53,62 @@ the machine; `python -m amu_fast.bench.table --summarise --out bench/results/tab
 
 `make demo`, one unit on MNIST-5k (`bench/results/demo`):
 
-{(folder / "demo" / "table.md").read_text().strip()}
+{(RESULTS / "demo" / "table.md").read_text().strip()}
 
 ![Losses before the game, after it, and of a retrained model](bench/results/demo/losses.png)
 """
 
 
-def rendered(text: str) -> str:
-    """The README with its results renewed."""
-    head, rest = text.split(BEGIN)
-    return head + BEGIN + results() + END + rest.split(END)[1]
+def performance() -> str:
+    """The README's figures of speed."""
+    return figures.summary(RESULTS) + "\n"
+
+
+def operator_table(name: str) -> str:
+    """All contenders of one operator of docs/performance.md."""
+    family, start = OPERATORS[name]
+    lines = [line for line in figures.loaded(RESULTS, family) if re.match(start, line.case)]
+    return figures.table(lines) + "\n"
+
+
+#: Document -> marker -> what stands between its begin and end.
+BLOCKS: dict[Path, dict[str, Callable[[], str]]] = {
+    README: {"results": results, "performance": performance},
+    PERFORMANCE: {
+        "performance": performance,
+        **{f"operator {name}": lambda name=name: operator_table(name) for name in OPERATORS},  # type: ignore[misc]
+    },
+}
+
+
+def rendered(text: str, document: Path = README) -> str:
+    """A document with its generated blocks renewed; one that it does not contain is left out."""
+    for marker, block in BLOCKS[document].items():
+        begin, end = f"<!-- {marker}:begin -->\n", f"<!-- {marker}:end -->\n"
+        if begin in text:
+            head, rest = text.split(begin)
+            text = head + begin + block() + end + rest.split(end)[1]
+    return text
 
 
 def main() -> int:
-    """Renew the README, or say whether it is up to date (exit status 1 if not)."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Renew the documents, or say whether they are up to date (exit status 1 if not)."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="compare only")
     options = parser.parse_args()
-    old = README.read_text()
-    new = rendered(old)
-    if options.check:
-        print("up to date" if old == new else "out of date: run python -m amu_fast.bench.readme")
-        return int(old != new)
-    write_atomic(README, new.encode())
-    print(f"wrote {README}")
-    return 0
+    status = 0
+    for document in BLOCKS:
+        old = document.read_text()
+        new = rendered(old, document)
+        if options.check:
+            print(f"{document.name}: {'up to date' if old == new else 'out of date'}")
+            status |= int(old != new)
+        else:
+            write_atomic(document, new.encode())
+            print(f"wrote {document}")
+    if status:
+        print("run python -m amu_fast.bench.readme")
+    return status
 
 
 if __name__ == "__main__":

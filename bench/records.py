@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -83,7 +84,7 @@ def run_number() -> str:
 def machine(device: torch.device, implementations: Mapping[str, str]) -> str:
     """Versions, commit, processor, threads, clock, device and what served our operators, as JSON."""
     collected = Provenance.collect("bench")
-    facts = {
+    facts: dict[str, Any] = {
         "versions": {**collected.versions, **{name: v for name in PEERS if (v := _version(name)) is not None}},
         "commit": collected.commit,
         "platform": collected.platform,

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -19,13 +20,14 @@ from amu_fast.bench.contender import Call, Contender, NotAvailable, Verdict
 from amu_fast.bench.records import Record
 from amu_fast.bench.solve_problem import OutOfTime
 from amu_fast.bench.spd_problem import TooSlow
-from amu_fast.bench.timing import Times, clock_of, interleave
+from amu_fast.bench.timing import Times, clock_of, interleave, wall_clock
 
 FAMILIES: dict[str, ModuleType] = {"P1": p1, "P2": p2, "P3": p3, "P5": p5}
 OPERATORS = {"P1": "auditor_step", "P3": "spd_solve", "P5": "glm_hvp"}
 #: A peer of P5 is stopped at this many times our time.
 STOP = 10.0
 NAN = math.nan
+UNJUDGED = Verdict(NAN, NAN)
 
 
 @dataclass
@@ -35,7 +37,7 @@ class Entry:
     contender: Contender
     outcome: str
     call: Call | None = None
-    verdict: Verdict = Verdict(NAN, NAN)
+    verdict: Verdict = UNJUDGED
     notes: str = ""
     times: Times | None = None
 
@@ -74,34 +76,31 @@ def run(case: Case, device: torch.device, sizes: roofline.Sizes, number: str | N
 def _admit(module: ModuleType, problem: Any, case: Case) -> list[Entry]:
     """Prepare and judge every contender; ours first, because its time may stop the others."""
     entries: list[Entry] = []
-    seconds = math.inf
+    patience = math.inf
     for contender in module.contenders(case):
-        with _deadline(problem, seconds):
-            entry = _judged(contender, module, problem)
+        entry = _judged(contender, module, problem, patience)
         if contender.ours and entry.call is not None and isinstance(case, SolveCase):
-            started = time.perf_counter()
-            entry.call(1)
-            seconds = STOP * (time.perf_counter() - started)
+            patience = STOP * min(wall_clock(partial(entry.call, number)) for number in (1, 2))
         entries.append(entry)
-        print(f"  {contender.name}: {entry.outcome} {entry.verdict.error:.2g} {entry.notes}", file=sys.stderr, flush=True)
+        print(f"  {contender.name}: {entry.outcome}, error {entry.verdict.error:.2g} {entry.notes}", file=sys.stderr)
     return entries
 
 
-def _judged(contender: Contender, module: ModuleType, problem: Any) -> Entry:
-    """A contender's outcome; whatever a peer raises is recorded, ours raises."""
+def _judged(contender: Contender, module: ModuleType, problem: Any, patience: float) -> Entry:
+    """A contender's outcome; whatever it raises is recorded and does not stop the others."""
     try:
         call = contender.prepare(problem)
-        call(0)
-        verdict = module.check(problem, call)
+        with _deadline(problem, patience):
+            verdict = module.check(problem, call)
+        passed = verdict.passed or not contender.gated
+        if passed:
+            call(0)
     except NotAvailable as error:
         return Entry(contender, error.outcome, notes=str(error))
     except (OutOfTime, TooSlow):
         return Entry(contender, "did not reach", notes="stopped: out of time")
     except Exception as error:
-        if contender.ours:
-            raise
         return Entry(contender, "failed", notes=f"{type(error).__name__}: {error}"[:300])
-    passed = verdict.passed or not contender.gated
     return Entry(contender, "ok" if passed else "did not reach", call if passed else None, verdict, verdict.notes)
 
 
@@ -112,8 +111,7 @@ def _deadline(problem: Any, seconds: float) -> Iterator[None]:
     if deadline is None:
         yield
         return
-    # Preparing, a first call and the gate's call.
-    deadline.end = time.perf_counter() + 3 * seconds
+    deadline.end = time.perf_counter() + seconds
     try:
         yield
     finally:
@@ -155,7 +153,11 @@ def _line(blank: Record, entry: Entry) -> Record:
 
 
 def _device(problem: Any) -> torch.device:
-    return problem.device if hasattr(problem, "device") else (problem.x if hasattr(problem, "x") else problem.matrix).device
+    return (
+        problem.device
+        if hasattr(problem, "device")
+        else (problem.x if hasattr(problem, "x") else problem.matrix).device
+    )
 
 
 def _required(call: Call | None) -> Call:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -69,12 +70,19 @@ class SolveProblem:
         return SolveProblem(case, x, y, w, c, tuple(sides))
 
     def product(self, v: Tensor) -> Tensor:
-        """H v by two GEMVs (or GEMMs), in x's precision; stops at the deadline."""
+        """H v by two GEMVs (or GEMMs) in v's precision; stops at the deadline."""
         self.deadline.check()
-        c = self.c if v.dim() == 1 else self.c[:, None]
-        return torch.addmv(self.case.l2 * v, self.x.T, c * (self.x @ v)) if v.dim() == 1 else (
-            self.x.T @ (c * (self.x @ v)) + self.case.l2 * v
-        )  # fmt: skip
+        x, c = self.rows(v.dtype)
+        weight = c if v.dim() == 1 else c[:, None]
+        return x.T @ (weight * (x @ v)) + self.case.l2 * v
+
+    def rows(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """X and c in a precision; the float64 copy is made once."""
+        return (self.x, self.c) if dtype == self.x.dtype else self._wide
+
+    @cached_property
+    def _wide(self) -> tuple[Tensor, Tensor]:
+        return self.x.double(), self.c.double()
 
     def judge(self, solution: Tensor, number: int) -> Verdict:
         """The true relative residual, in float64."""

@@ -2,7 +2,8 @@
 
 With p = softmax(z) and Z the log-normaliser, log p_j = z_j - Z:
 
-    loss = Z - z_label    mean = E_p[log p]    variance = E_p[(log p - mean)^2]    margin = z_label - max_{j != label} z_j
+    loss = Z - z_label                  mean = E_p[log p]
+    variance = E_p[(log p - mean)^2]    margin = z_label - max_{j != label} z_j
 
 A tile's weight, mean and squared deviations are taken about its own maximum and mean, in two passes over registers;
 tiles are merged in double as Chan, Golub and LeVeque (1979) merge variances, so nothing cancels. An entry of weight 0,

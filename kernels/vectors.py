@@ -39,7 +39,7 @@ def _dot(a, b, partials, size, a_batch, b_batch, parts, tiles, BLOCK: tl.constex
     pid = tl.program_id(0)
     problem = (pid // parts).to(tl.int64)
     total = tl.zeros([BLOCK], tl.float64)
-    for i in range(0, tiles):
+    for i in range(tiles):
         index = ((pid % parts) * tiles + i).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
         left = tl.load(a + problem * a_batch + index, mask=index < size, other=0.0)
         right = tl.load(b + problem * b_batch + index, mask=index < size, other=0.0)
@@ -55,16 +55,14 @@ def _finish(partials, out, parts, ROOT: tl.constexpr):
 
 
 @triton.jit
-def _direction(
-    z, p, partials, rz, restart, running, size, z_batch, running_batch, parts, tiles, BLOCK: tl.constexpr
-):
+def _direction(z, p, partials, rz, restart, running, size, z_batch, running_batch, parts, tiles, BLOCK: tl.constexpr):
     """p = z where it restarts, else z + beta p; only where running."""
     pid = tl.program_id(0)
     problem = (pid // parts).to(tl.int64)
     beta = _total(partials, problem, parts) / tl.load(rz + problem)
     again = tl.load(restart + problem) != 0
     go = tl.load(running + problem * running_batch) != 0
-    for i in range(0, tiles):
+    for i in range(tiles):
         index = ((pid % parts) * tiles + i).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
         mask = (index < size) & go
         residual = tl.load(z + problem * z_batch + index, mask=mask, other=0.0).to(tl.float64)
@@ -110,7 +108,7 @@ def _update(
     go = (tl.load(running + problem * running_batch) != 0) & _positive(bend) & _positive(decrease)
     alpha = decrease / bend
     total = tl.zeros([BLOCK], tl.float64)
-    for i in range(0, tiles):
+    for i in range(tiles):
         index = ((pid % parts) * tiles + i).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
         inside = index < size
         old = tl.load(r + problem * size + index, mask=inside, other=0.0)
@@ -127,7 +125,21 @@ def _update(
 
 @triton.jit
 def _series(
-    b, hy, eta, running, y, r, norms, size, b_batch, hy_batch, eta_batch, running_batch, parts, tiles, BLOCK: tl.constexpr
+    b,
+    hy,
+    eta,
+    running,
+    y,
+    r,
+    norms,
+    size,
+    b_batch,
+    hy_batch,
+    eta_batch,
+    running_batch,
+    parts,
+    tiles,
+    BLOCK: tl.constexpr,
 ):
     """r = b - hy, y += eta r where running, and the partial sums of |r|^2."""
     pid = tl.program_id(0)
@@ -135,7 +147,7 @@ def _series(
     rate = tl.load(eta + problem * eta_batch)
     go = tl.load(running + problem * running_batch) != 0
     total = tl.zeros([BLOCK], tl.float64)
-    for i in range(0, tiles):
+    for i in range(tiles):
         index = ((pid % parts) * tiles + i).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
         inside = index < size
         target = tl.load(b + problem * b_batch + index, mask=inside, other=0.0)

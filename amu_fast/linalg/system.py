@@ -109,7 +109,8 @@ class LinearSystem:
         """Undo the scaling; problems without an answer become NaN."""
         lost = torch.zeros_like(status, dtype=torch.bool)
         for code in WITHOUT_VALUE:
-            lost = lost | (status == code)
+            # As a number: compared with an enum, torch.compile sees False.
+            lost = lost | (status == int(code))
         value = torch.where(lost[..., None], math.nan, y * self.scale)
         norms = torch.where(lost, math.nan, residual_norms * self.scale[..., 0].double())
         return Solution(value, status, norms, steps)

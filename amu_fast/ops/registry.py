@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from amu_fast import backends
 from amu_fast.errors import BackendError
 from amu_fast.ops.schemas import NAMESPACE, SCHEMAS
 
@@ -50,8 +51,8 @@ class Operator:
     def __call__(self, *args: Any) -> Any:
         """Call the operator with positional arguments in the schema's order.
 
-        Outside `torch.func` and forward mode the bare operator is enough: its registered gradient makes one node, for the compiler
-        too, without the front's inspection of signatures, which costs more than a small kernel.
+        Outside `torch.func` and forward mode the bare operator is enough: its registered gradient makes one node, for
+        the compiler too, without the front's inspection of signatures, which costs more than a small kernel.
         """
         if torch.compiler.is_compiling() or not (_under_torch_func() or _in_forward_mode()):
             return self.bare(*args)
@@ -120,6 +121,7 @@ def define(
     reference = without_autocast(reference)
     _LIBRARY.define(name + SCHEMAS[name], tags=(torch.Tag.pt2_compliant_tag,))
     _LIBRARY.impl(name, reference, "CompositeExplicitAutograd")
+    backends.references[qualified] = reference
     torch.library.register_fake(qualified, fake, lib=_LIBRARY)
     torch.library.register_autograd(qualified, rule.backward, setup_context=rule.setup_context, lib=_LIBRARY)
     if vmap is not None:
@@ -148,6 +150,7 @@ def define_in_place(name: str, *, reference: Callable[..., Any], fake: Callable[
     reference = without_autocast(reference)
     _LIBRARY.define(name + SCHEMAS[name], tags=(torch.Tag.pt2_compliant_tag,))
     _LIBRARY.impl(name, reference, "CompositeExplicitAutograd")
+    backends.references[qualified] = reference
     torch.library.register_fake(qualified, fake, lib=_LIBRARY)
     bare = getattr(getattr(torch.ops, NAMESPACE), name).default
     written = tuple(i for i, argument in enumerate(bare._schema.arguments) if argument.is_write)

@@ -26,7 +26,7 @@ def released(problem: AuditorProblem) -> RowCall:
     def payoff(x: Tensor, y: Tensor, held: Tensor, z: Tensor) -> Tensor:
         parts = []
         for rows, labels, held_rows, held_labels in zip(x, y, held, z, strict=True):
-            layer = _layer(*rows.shape, None)
+            layer = _layer(rows.shape[0], rows.shape[1], None)
             w, b = layer(labels[:, None] * rows, labels)
             attack = torch.cat([w, b])[None]
             parts.append(hinge_payoff(attack, held_rows[None], held_labels[None], part.total))
@@ -42,7 +42,7 @@ def rebuilt(problem: AuditorProblem) -> RowCall:
     def payoff(x: Tensor, y: Tensor, held: Tensor, z: Tensor) -> Tensor:
         parts = []
         for i in range(len(x)):
-            layer = _layer(*x[i].shape, problem.case.l2)
+            layer = _layer(x.shape[1], x.shape[2], problem.case.l2)
             w, b = layer(y[i][:, None] * x[i], y[i])
             parts.append(hinge_payoff(torch.cat([w, b])[None], held[i : i + 1], z[i : i + 1], part.total))
         return torch.stack(parts).sum()
@@ -51,8 +51,9 @@ def rebuilt(problem: AuditorProblem) -> RowCall:
 
 
 def batched(problem: AuditorProblem) -> RowCall:
-    """The same problem as ours, built once with parameters, all problems in one call, at the loosest tolerance
-    that passes the gate; few of very many problems.
+    """The same problem as ours, built once with parameters, all problems in one call; few of very many.
+
+    SCS's tolerance is the loosest that passes the gate.
     """
     few = problem.first(problem.case.peer_groups)
     part = problem if len(problem.train) <= MOST_PROBLEMS else few

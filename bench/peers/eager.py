@@ -43,20 +43,21 @@ def _signed(x: Tensor, y: Tensor) -> Tensor:
 
 def eager(problem: AuditorProblem, dtype: torch.dtype = torch.float64) -> RowCall:
     """Batched Newton as PyTorch runs it."""
-    case = problem.case
-    follower = newton.Follower(case.loss == "logistic", case.l2, RTOL[dtype])
-    return RowCall(problem, Newton(follower, problem.total), dtype, batch_size(problem, dtype))
+    return RowCall(problem, Newton(_follower(problem, dtype), problem.total), dtype, batch_size(problem, dtype))
 
 
 def compiled(problem: AuditorProblem) -> RowCall:
     """The same with `torch.compile` over a whole Newton step; shapes are fixed, so no problem leaves its batch."""
-    call = eager(problem)
-    follower = call.solver.follower  # type: ignore[attr-defined]
+    dtype, problems = torch.float64, problem.train.shape[0]
     step = torch.compile(newton.newton_step, dynamic=False)
     # A last batch of another size would be compiled again.
-    problems = problem.train.shape[0]
-    chunk = next(size for size in range(min(call.chunk, problems), 0, -1) if problems % size == 0)
-    return RowCall(problem, Newton(follower, problem.total, step, compact=False), torch.float64, chunk)
+    largest = min(batch_size(problem, dtype), problems)
+    chunk = next(size for size in range(largest, 0, -1) if problems % size == 0)
+    return RowCall(problem, Newton(_follower(problem, dtype), problem.total, step, compact=False), dtype, chunk)
+
+
+def _follower(problem: AuditorProblem, dtype: torch.dtype) -> newton.Follower:
+    return newton.Follower(problem.case.loss == "logistic", problem.case.l2, RTOL[dtype])
 
 
 def batch_size(problem: AuditorProblem, dtype: torch.dtype) -> int:

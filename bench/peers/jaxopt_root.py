@@ -59,9 +59,7 @@ class _Solver:
         return tuple(torch.from_numpy(np.array(part)) for part in (train, held))  # type: ignore[return-value]
 
 
-def _payoff(
-    jax: Any, logistic: bool, l2: float, total: float, dual: bool, x: Any, y: Any, held: Any, z: Any
-) -> Any:
+def _payoff(jax: Any, logistic: bool, l2: float, total: float, dual: bool, x: Any, y: Any, held: Any, z: Any) -> Any:
     """The payoff of one problem, differentiable in x and held through the root."""
     from jaxopt import implicit_diff, linear_solve
 

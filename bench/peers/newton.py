@@ -66,7 +66,7 @@ def solve(a: Tensor, gram: Tensor | None, c: Tensor, chol: Tensor, v: Tensor, l2
 
 
 def step_length(follower: Follower, m: Tensor, change: Tensor, first: Tensor, wd: Tensor, dd: Tensor) -> Tensor:
-    """s > 0 near the zero of the slope of g(w + s d): s = 1, or Newton inside a bracket.
+    """S > 0 near the zero of the slope of g(w + s d): s = 1, or Newton inside a bracket.
 
     Eager code waits for the device after each trial: mostly s = 1 is right for all, and then the other trials cost
     nothing. Compiled code makes all trials: a host branch would cut its graph in two.

@@ -17,24 +17,24 @@ from amu_fast.bench.solve_problem import SolveProblem
 RTOL, ATOL, MAX_STEPS = 5e-7, 1e-12, 5000
 
 
-def nystrom(problem: SolveProblem) -> SolveCall:
+def nystrom(problem: SolveProblem, dtype: torch.dtype) -> SolveCall:
     """The preconditioner is fitted in every call, as ours is."""
     from pydvl.influence.torch.operator import CgOperator
     from pydvl.influence.torch.preconditioner import NystroemPreconditioner
 
     logging.getLogger("pydvl").setLevel(logging.ERROR)
-    operator, l2 = _operator(problem), problem.case.l2
+    operator, l2 = _operator(problem, dtype), problem.case.l2
 
     def solve(rhs: Tensor) -> Tensor:
         preconditioner = NystroemPreconditioner(problem.case.peer_rank).fit(operator, l2)
         solver = CgOperator(operator, l2, RTOL, ATOL, MAX_STEPS, preconditioner=preconditioner, use_block_cg=True)
         size = rhs.norm()
-        return solver.apply((rhs / size)[None])[0] * size
+        return solver.apply((rhs / size).to(dtype)[None])[0] * size
 
     return SolveCall(problem, solve)
 
 
-def _operator(problem: SolveProblem) -> Any:
+def _operator(problem: SolveProblem, kind: torch.dtype) -> Any:
     from pydvl.influence.torch.base import TensorOperator
 
     class Products(TensorOperator):
@@ -46,7 +46,7 @@ def _operator(problem: SolveProblem) -> Any:
 
         @property
         def dtype(self) -> torch.dtype:
-            return problem.x.dtype
+            return kind
 
         @property
         def input_size(self) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 
+import torch
+
 from amu_fast.bench.p5 import SolveCall
 from amu_fast.bench.solve_problem import SolveProblem
 
@@ -14,14 +16,13 @@ MARGIN = 1.05
 TERMS = 200_000
 
 
-def neumann(problem: SolveProblem) -> SolveCall:
+def neumann(problem: SolveProblem, dtype: torch.dtype) -> SolveCall:
     """The eigenvalue is found once, outside the timing."""
     from torchopt.linear_solve import solve_inv
 
-    v = problem.rhs[0].clone()
+    v = problem.rhs[0].to(dtype)
     for _ in range(POWER_STEPS):
         v = problem.product(v / v.norm())
     rate = 1 / (MARGIN * float(v.norm()))
-    solver = solve_inv(ns=True, maxiter=TERMS, alpha=rate)
-
-    return SolveCall(problem, partial(solver, problem.product))
+    solver = partial(solve_inv(ns=True, maxiter=TERMS, alpha=rate), problem.product)
+    return SolveCall(problem, lambda rhs: solver(rhs.to(dtype)))

@@ -101,8 +101,8 @@ class NystromPreconditioner:
     ) -> NystromPreconditioner:
         """Sketch H - mu I with `rank` products, in one call; the decompositions synchronise with a GPU.
 
-        The sketch costs as much as 2 to 4 `rank`/10 passes over the rows of a `GlmHessian`, often more than the solve
-        that follows. A sample of some 20 `rank` rows finds nearly the same directions; then it costs next to nothing.
+        On all n rows of a `GlmHessian` it takes 4 n d r operations, often longer than the solve that follows; a sample
+        of 20 to 40 r rows finds nearly the same directions. A rank of one to two effective dimensions is enough.
 
         Args:
             operator: H, shape `(*b, p, p)`.

@@ -7,7 +7,8 @@ M approximates H^-1 (identity without preconditioner). The recurrence for r drif
 1e-7, true 6e-4 at condition number 1e4 in float32), so it only *claims* convergence: every
 `refresh_every` steps, and when no problem is left running, the true residual is computed and decides. Where r has
 drifted it is replaced and the direction dropped; elsewhere r stays, since swapping it under a direction that belongs
-to the old one destroys conjugacy (the iteration then diverges near the rounding level).
+to the old one destroys conjugacy (the iteration then diverges near the rounding level). From there on only the
+correction is summed, so that the answer is rounded once and not in every step.
 """
 
 from __future__ import annotations
@@ -126,7 +127,7 @@ class ConjugateGradient:
             while state.taken < limit and (interval is None or bool(state.open.any())):
                 state.sweep(min(self.refresh_every, limit - state.taken), interval)
                 state.verify()
-            return state.solution()
+            return system.solution(state.base + state.y, state.status, state.true_norm, state.steps)
 
 
 class _State(Progress):
@@ -139,6 +140,8 @@ class _State(Progress):
         self.goal = system.target
         self.anchor = torch.full_like(self.true_norm, torch.inf)
         self.taken = 0
+        # The iterate is base + y: y is what was added since r last began at the truth, so it is rounded as finely as r.
+        self.base, self.y = self.y, torch.zeros_like(self.y)
         self.close(~self.true_norm.isfinite(), Status.NONFINITE)
         self.close(self.true_norm <= system.target, Status.CONVERGED)
         self.p, self.rz = torch.zeros_like(self.r), torch.ones_like(self.true_norm)
@@ -169,7 +172,8 @@ class _State(Progress):
 
     def verify(self) -> None:
         """Judge by the true residual: CONVERGED, STAGNATED, or go on (where r has drifted, from there)."""
-        true = self.system.residual(self.y)
+        whole = self.base + self.y
+        true = self.system.residual(whole)
         size, gap = norm(true), norm(true - self.r)
         self.true_norm = torch.where(self.open, size, self.true_norm)
         self.close(~size.isfinite(), Status.NONFINITE)
@@ -178,6 +182,8 @@ class _State(Progress):
         self.close(drifted & (size > _PROGRESS * self.anchor), Status.STAGNATED)
         self.anchor = torch.where(drifted, size, self.anchor)
         self.r.copy_(torch.where(drifted[..., None], true, self.r))
+        self.base = torch.where(drifted[..., None], whole, self.base)
+        self.y.copy_(torch.where(drifted[..., None], 0.0, self.y))
         # A claim that was refuted by a hair: the next one needs a margin (none where r starts from the truth again).
         self.goal = torch.where(drifted, self.system.target, torch.where(self.claimed, self.goal / 2, self.goal))
         self.claimed = torch.zeros_like(self.claimed)

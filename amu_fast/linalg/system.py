@@ -47,7 +47,7 @@ def power_of_two(a: Tensor) -> Tensor:
 
 
 def but_not(a: Tensor, b: Tensor) -> Tensor:
-    """a and not b, for flags, in one kernel."""
+    """`a` and not `b`, for flags, in one kernel."""
     return a > b
 
 

@@ -177,7 +177,7 @@ def test_planted_spill_is_found(binary, monkeypatch):
 
 @pytest.mark.parametrize("capability", [75, 70])
 def test_older_devices_are_refused(capability):
-    with pytest.raises(KeyError, match="8.0 is the oldest"):
+    with pytest.raises(KeyError, match=r"8\.0 is the oldest"):
         configurations.look_up("glm_hvp", capability, "float32", 64)
 
 

@@ -100,9 +100,9 @@ sanitize: $(VENV)/.installed-dev
 	AMU_FAST_BUILD_EXT=1 AMU_FAST_NO_CLONES=1 CFLAGS="$(SANITIZE)" LDFLAGS="$(SANITIZE)" \
 	  $(BIN)/python setup.py --quiet build --build-base $(SANITIZED) --build-lib $(SANITIZED)/lib
 	@echo "==> tests/ops and tests/csrc with it"
-	PYTHONPATH=$(SANITIZED)/lib LD_PRELOAD="$(strip $(PRELOAD))" OMP_NUM_THREADS=2 \
+	PYTHONPATH=$(SANITIZED)/lib LD_PRELOAD="$(strip $(PRELOAD))" OMP_NUM_THREADS=1 \
 	  ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0 UBSAN_OPTIONS=print_stacktrace=1 \
-	  CXXFLAGS="$(SANITIZE) --param asan-stack=0" AMU_FAST_SANITIZED=$(SANITIZED)/lib \
+	  CXXFLAGS="$(SANITIZE) --param asan-stack=0" \
 	  $(BIN)/pytest -p no:cacheprovider tests/ops tests/csrc $(ARGS)
 
 OLD_TORCH ?= 2.11.0

@@ -1,4 +1,4 @@
-"""The table of tile shapes: (kernel, compute capability, dtype, columns) -> configuration; nothing is tuned at run time.
+"""The table of tile shapes: (kernel, compute capability, dtype, columns) -> configuration; no tuning at run time.
 
 A timing at run time would let two ranks choose differently and round differently. A row serves every width up to its
 own; a kernel without a row of its own capability takes that of the newest one below, a dtype without one float32's.
@@ -39,50 +39,48 @@ class Configuration:
     programs: int = 1
 
 
-# (kernel, capability, dtype) -> widest row of the entry -> configuration. Two to three programs of 64 KB in flight
-# per multiprocessor (132 on sm_90, 108 on sm_80) cover the latency of its share of the memory.
+# (kernel, capability, dtype) -> widest row of the entry -> configuration. Programs are so many per multiprocessor (132
+# on sm_90, 108 on sm_80) as registers let reside there, each with two tiles in flight: 64 KB and more of each.
 _TABLE: dict[tuple[str, int, str], dict[int, Configuration]] = {
     ("glm_hvp", 90, "float32"): {
-        16: Configuration(256, 4, 3, 396),
-        64: Configuration(128, 4, 3, 396),
-        256: Configuration(32, 8, 3, 396),
-        1024: Configuration(8, 8, 3, 396),
-        4096: Configuration(4, 16, 3, 132),
+        16: Configuration(256, 8, 3, 396),
+        64: Configuration(128, 8, 3, 396),
+        256: Configuration(16, 8, 3, 396),
+        1024: Configuration(4, 8, 3, 396),
+        4096: Configuration(2, 16, 3, 264),
     },
     ("glm_hvp", 80, "float32"): {
-        16: Configuration(256, 4, 3, 216),
-        64: Configuration(128, 4, 3, 216),
-        256: Configuration(32, 8, 3, 216),
-        1024: Configuration(8, 8, 3, 216),
-        4096: Configuration(4, 16, 3, 108),
+        16: Configuration(256, 8, 3, 324),
+        64: Configuration(64, 4, 3, 324),
+        256: Configuration(16, 8, 3, 324),
+        1024: Configuration(4, 8, 3, 324),
+        4096: Configuration(2, 16, 3, 216),
     },
     ("glm_gradient_curvature", 90, "float32"): {
-        16: Configuration(256, 4, 3, 396),
-        64: Configuration(128, 8, 3, 396),
-        256: Configuration(32, 8, 3, 396),
-        1024: Configuration(8, 8, 3, 396),
-        4096: Configuration(4, 16, 3, 132),
+        16: Configuration(256, 8, 3, 396),
+        64: Configuration(64, 4, 3, 396),
+        256: Configuration(16, 8, 3, 264),
+        1024: Configuration(4, 4, 3, 396),
+        4096: Configuration(2, 16, 3, 132),
     },
     ("glm_gradient_curvature", 80, "float32"): {
-        16: Configuration(256, 4, 3, 216),
-        64: Configuration(128, 8, 3, 216),
-        256: Configuration(32, 8, 3, 216),
-        1024: Configuration(8, 8, 3, 216),
-        4096: Configuration(4, 16, 3, 108),
+        16: Configuration(256, 8, 3, 324),
+        64: Configuration(64, 4, 3, 324),
+        256: Configuration(16, 8, 3, 216),
+        1024: Configuration(4, 4, 3, 324),
+        4096: Configuration(2, 16, 3, 108),
     },
     ("glm_hvp_multi", 90, "float32"): {
         16: Configuration(128, 4, 3, 396),
-        64: Configuration(64, 8, 3, 396),
-        256: Configuration(16, 8, 3, 396),
-        1024: Configuration(4, 8, 3, 396),
-        4096: Configuration(2, 16, 3, 132),
+        64: Configuration(32, 4, 3, 396),
+        256: Configuration(8, 4, 3, 264),
+        1024: Configuration(2, 8, 3, 132),
     },
     ("glm_hvp_multi", 80, "float32"): {
-        16: Configuration(128, 4, 3, 216),
-        64: Configuration(64, 8, 3, 216),
-        256: Configuration(16, 8, 3, 216),
-        1024: Configuration(4, 8, 3, 216),
-        4096: Configuration(2, 16, 3, 108),
+        16: Configuration(128, 4, 3, 324),
+        64: Configuration(32, 4, 3, 324),
+        256: Configuration(8, 4, 3, 216),
+        1024: Configuration(2, 8, 3, 108),
     },
     # Tiles of the two products for many right-hand sides: 64 rows by 32 columns of x.
     ("glm_hvp_multi_dot", 80, "float32"): {WIDEST: Configuration(64, 4, 3, 216)},
@@ -90,13 +88,13 @@ _TABLE: dict[tuple[str, int, str], dict[int, Configuration]] = {
     ("margins", 80, "float32"): {1024: Configuration(8, 8, 3)},
     ("glm_mixed_vjp", 80, "float32"): {
         16: Configuration(128, 4),
-        64: Configuration(64, 4),
-        256: Configuration(16, 4),
-        1024: Configuration(4, 4, 2),
+        64: Configuration(64, 8),
+        256: Configuration(8, 8),
+        1024: Configuration(4, 8, 2),
     },
     ("score_moments", 80, "float32"): {
         16: Configuration(128, 4),
-        64: Configuration(32, 4),
+        64: Configuration(16, 4),
         256: Configuration(8, 4),
         1024: Configuration(2, 4),
         4096: Configuration(1, 8, 2),

@@ -112,7 +112,7 @@ def _finish(sums, w, objective, gradient, diagonal, parts, p, l2, w_batch, block
     tl.store(diagonal + problem * p + cols, curve.to(tl.float32), mask=cols < p)
     if block == 0:
         square = tl.zeros([BLOCK], tl.float64)
-        for i in range(0, tl.cdiv(p, BLOCK)):
+        for i in range(tl.cdiv(p, BLOCK)):
             index = i * BLOCK + tl.arange(0, BLOCK)
             part = tl.load(w + problem * w_batch + index, mask=index < p, other=0.0).to(tl.float64)
             square += part * part

@@ -1,8 +1,8 @@
 """Operator C, k products y_j = X~^T (c_j o (X~ v_j)) + l2 v_j that share X: equation (4).
 
-Up to 16 right-hand sides: groups of four, each as `glm_hvp` does one; programs of the same rows run side by side and
-find them in the cache. More, or rows wider than a tile: two matrix products on tiles in full float32 precision,
-R = c o (X~ V) and Y = X~^T R, which read X twice for all k.
+Up to 16 right-hand sides and 1024 columns: groups of four, each as `glm_hvp` does one; programs of the same rows run
+side by side and find them in the cache. Beyond: two matrix products on tiles in full float32 precision, R = c o (X~ V)
+and Y = X~^T R, which read X twice for all k.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from amu_fast.kernels.layout import Rows, flatten, rows
 
 _GROUP = tl.constexpr(4)
 _MOST_GROUPED = 16
+# Wider tiles would leave four sums no room in the registers.
+_WIDEST_GROUPED = 1024
 # Columns of x and right-hand sides of a tile of the two matrix products.
 _COLUMNS = 32
 _MOST_SIDES = 32
@@ -138,7 +140,7 @@ def _weighted_product(
     problem = (pid // (side_tiles * row_tiles)).to(tl.int64)
     v += problem * v_batch
     total = tl.zeros([ROWS, SIDES], tl.float64)
-    for i in range(0, tl.cdiv(d, WIDTH)):
+    for i in range(tl.cdiv(d, WIDTH)):
         cols = (i * WIDTH + tl.arange(0, WIDTH)).to(tl.int64)
         mask = (row < n)[:, None] & (cols < loaded)[None, :]
         tile = tl.load(x + problem * x_batch + row[:, None] * x_row + cols[None, :], mask=mask, other=0.0)
@@ -182,14 +184,14 @@ def _transposed_product(
     cols = (block * WIDTH + tl.arange(0, WIDTH)).to(tl.int64)
     total = tl.zeros([WIDTH, SIDES], tl.float64)
     total_bias = tl.zeros([SIDES], tl.float64)
-    for i in range(0, tiles):
+    for i in range(tiles):
         row = (part * tiles + i).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-        mask = (row < n)[:, None] & (cols < loaded)[None, :]
-        tile = tl.load(x + problem * x_batch + row[:, None] * x_row + cols[None, :], mask=mask, other=0.0)
-        tile = tl.where((cols < d)[None, :], tile.to(tl.float32), 0.0)
+        mask = (cols < loaded)[:, None] & (row < n)[None, :]
+        tile = tl.load(x + problem * x_batch + cols[:, None] + row[None, :] * x_row, mask=mask, other=0.0)
+        tile = tl.where((cols < d)[:, None], tile.to(tl.float32), 0.0)
         mask = (row < n)[:, None] & (side < k)[None, :]
         weights = tl.load(r + (problem * n + row)[:, None] * k + side[None, :], mask=mask, other=0.0)
-        total += tl.dot(tl.trans(tile), weights, input_precision="ieee").to(tl.float64)
+        total += tl.dot(tile, weights, input_precision="ieee").to(tl.float64)
         total_bias += tl.sum(weights, 0)
     first = out + (problem * parts + part) * (d + INTERCEPT) * k
     tl.store(first + cols[:, None] * k + side[None, :], total, mask=(cols < d)[:, None] & (side < k)[None, :])
@@ -207,7 +209,7 @@ def glm_hvp_multi(x: Tensor, c: Tensor, v: Tensor, l2: float, intercept: bool) -
     # Strides of c are passed on, zero included: one weighting may serve all right-hand sides.
     c = c.expand(*batch, n, k).reshape(batch.numel(), n, k)
     v = flatten(v, batch, 2).contiguous()
-    by_dot = k > _MOST_GROUPED or d > WIDEST
+    by_dot = k > _MOST_GROUPED or d > _WIDEST_GROUPED
     sums = (_sums_by_dot if by_dot else _sums_by_group)(rows(x, batch), c, v, intercept)
     y = torch.empty((*batch, p, k), dtype=torch.float32, device=v.device)
     partials.add_damping(sums.flatten(2), v.flatten(1), l2, y.view(batch.numel(), p * k))

@@ -65,7 +65,7 @@ def _mixed(
     m = label * xw.to(tl.float32)
     along_u = -share * label * losses.slope(m, loss_width, LOSS)
     along_w = -share * losses.curvature(m, loss_width, LOSS) * xu.to(tl.float32)
-    for i in range(0, tl.cdiv(d, WIDTH)):
+    for i in range(tl.cdiv(d, WIDTH)):
         cols = i * WIDTH + tl.arange(0, WIDTH)
         first = tl.load(u + cols, mask=cols < d, other=0.0)
         second = tl.load(w + cols, mask=cols < d, other=0.0)

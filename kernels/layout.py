@@ -40,7 +40,7 @@ class Rows:
 def flatten(tensor: Tensor, batch: torch.Size, core: int) -> Tensor:
     """Broadcast to `batch`, flatten it: (B, *core dimensions) with unit stride in the last; copies only if it must."""
     shape = tensor.shape[tensor.ndim - core :]
-    flat = tensor.expand(*batch, *shape).reshape(batch.numel(), *shape)
+    flat = tensor.expand((*batch, *shape)).reshape(batch.numel(), *shape)
     return flat if core == 0 or flat.stride(-1) == 1 else flat.contiguous()
 
 
@@ -56,7 +56,7 @@ def rows(x: Tensor, batch: torch.Size) -> Rows:
 
 def _readable(x: Tensor, width: int) -> bool:
     """Whether rows of `width` columns start at whole 128-bit words and end within x's memory."""
-    problems, n, d = x.shape
+    problems, n = x.shape[:2]
     if x.numel() == 0 or x.data_ptr() % _WORD_BYTES:
         return False
     strides = [s for size, s in zip((problems, n), x.stride(), strict=False) if size > 1]

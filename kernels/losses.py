@@ -46,10 +46,7 @@ def slope(m, width, KIND: tl.constexpr):
         value = -tl.where(m > 0.0, e, 1.0) / (1.0 + e)
     else:
         slack = _slack(m)
-        if KIND == SQUARED_HINGE:
-            value = -2.0 * slack
-        else:
-            value = -tl.where(slack > width, 1.0, slack / width)
+        value = -2.0 * slack if KIND == SQUARED_HINGE else -tl.where(slack > width, 1.0, slack / width)
     return value
 
 

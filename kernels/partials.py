@@ -14,7 +14,7 @@ COLUMNS = tl.constexpr(32)
 def sum_parts(partials, first, parts, stride, cols, limit):
     """Sum over parts of columns `cols` (those below `limit`) of the partials that start at element `first`."""
     total = tl.zeros([COLUMNS], tl.float64)
-    for i in range(0, tl.cdiv(parts, PARTS)):
+    for i in range(tl.cdiv(parts, PARTS)):
         part = i * PARTS + tl.arange(0, PARTS)
         mask = (part < parts)[:, None] & (cols < limit)[None, :]
         offsets = first + part.to(tl.int64)[:, None] * stride + cols[None, :]

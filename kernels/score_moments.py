@@ -2,7 +2,8 @@
 
 With p = softmax(z) and Z the log-normaliser, log p_j = z_j - Z:
 
-    loss = Z - z_label    mean = E_p[log p]    variance = E_p[(log p - mean)^2]    margin = z_label - max_{j != label} z_j
+    loss = Z - z_label                  mean = E_p[log p]
+    variance = E_p[(log p - mean)^2]    margin = z_label - max_{j != label} z_j
 
 A tile's weight, mean and squared deviations are taken about its own maximum and mean, in two passes over registers;
 tiles are merged in double as Chan, Golub and LeVeque (1979) merge variances, so nothing cancels. An entry of weight 0,
@@ -85,8 +86,10 @@ def _moments(
         is_label = cols[None, :] == label[:, None]
         own += tl.sum(tl.where(is_label, z, 0.0), 1)
         broken += tl.sum((z != z).to(tl.int32), 1)
-        best, at = tl.max(tl.where(is_label, float("-inf"), z), 1, return_indices=True)
-        rival_at = tl.where(best > rival, at + i * WIDTH, rival_at)
+        others = tl.where(is_label, float("-inf"), z)
+        best = tl.max(others, 1)
+        at = tl.min(tl.where(others == best[:, None], cols[None, :], vocabulary), 1)
+        rival_at = tl.where(best > rival, at, rival_at)
         rival = tl.where(best > rival, best, rival)
     # No logit above -inf: there is no distribution.
     normaliser = tl.where(weight == 0.0, float("nan"), top + tl.log(weight))

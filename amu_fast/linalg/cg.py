@@ -19,7 +19,16 @@ import torch
 from torch import Tensor
 
 from amu_fast.errors import DataError
-from amu_fast.linalg.system import LinearSystem, Progress, check, check_options, plain_arithmetic, sync_interval
+from amu_fast.linalg.system import (
+    LinearSystem,
+    Progress,
+    but_not,
+    check,
+    check_options,
+    finite,
+    plain_arithmetic,
+    sync_interval,
+)
 from amu_fast.ops.vectors import CG_DIRECTION, CG_UPDATE, norm
 from amu_fast.status import Status
 
@@ -80,7 +89,9 @@ class ConjugateGradient:
             check_every=self.check_every,
         )
         if self.check_every is None and self.max_steps is None:
-            raise DataError("ConjugateGradient: check_every=None makes exactly max_steps steps, got max_steps=None; set it")
+            raise DataError(
+                "ConjugateGradient: check_every=None makes exactly max_steps steps, got max_steps=None; set it"
+            )
 
     def solve(
         self,
@@ -136,24 +147,25 @@ class _State(Progress):
     def sweep(self, count: int, check_every: int | None) -> None:
         """At most `count` steps; fewer when a check finds nothing running."""
         for i in range(count):
-            if check_every is not None and i % check_every == 0 and not bool((self.open & ~self.claimed).any()):
+            if check_every is not None and i % check_every == 0 and not bool(but_not(self.open, self.claimed).any()):
                 return
             self.step()
             self.taken += 1
 
     def step(self) -> None:
         """One step of every running problem: p, then y and r, then what they say."""
-        running = self.open & ~self.claimed
+        running = but_not(self.open, self.claimed)
         z = self.r if self.preconditioner is None else self.preconditioner.matvec(self.r)
         CG_DIRECTION.bare(self.r, z, self.p, self.rz, self.restart, running)
         hp = self.system.operator.matvec(self.p)
         curvature, size = CG_UPDATE.bare(self.p, hp, self.rz, running, self.y, self.r)
-        self.close(running & ~(curvature.isfinite() & self.rz.isfinite()), Status.NONFINITE)
-        self.close(running & ((curvature <= 0) | (self.rz <= 0)), Status.INDEFINITE)
-        running = running & self.open
-        self.steps = self.steps + running
-        self.close(running & ~size.isfinite(), Status.NONFINITE)
-        self.claimed = self.claimed | (running & (size <= self.goal))
+        usable = running & finite(curvature + self.rz)
+        moved = usable & (curvature > 0) & (self.rz > 0)
+        sound = moved & (size < torch.inf)
+        self.steps = self.steps + moved
+        self.claimed = self.claimed | (sound & (size <= self.goal))
+        self.close(but_not(usable, moved), Status.INDEFINITE)
+        self.close(but_not(running, sound), Status.NONFINITE)
 
     def verify(self) -> None:
         """Judge by the true residual: CONVERGED, STAGNATED, or go on (where r has drifted, from there)."""

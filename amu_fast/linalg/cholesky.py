@@ -67,7 +67,7 @@ class CholeskyFactor:
         size = power_of_two(scaled.abs().amax(-1, keepdim=True))
         narrow = (scaled / size).to(self.lower.dtype)
         solved = on_columns(lambda columns: torch.cholesky_solve(columns, self.lower), narrow, len(self.shape) - 2)
-        failed = (self.status != Status.CONVERGED)[..., None]
+        failed = (self.status != int(Status.CONVERGED))[..., None]
         return torch.where(failed, math.nan, self.scaling * (solved.to(self.dtype) * size))
 
 
@@ -135,7 +135,7 @@ class Cholesky:
             size = norm(system.residual(y))
             verdict = torch.where(size <= system.target, int(Status.CONVERGED), int(Status.STAGNATED))
             verdict = torch.where(size.isfinite(), verdict, int(Status.NONFINITE))
-            status = torch.where(found != Status.CONVERGED, found, verdict).to(torch.int8)
+            status = torch.where(found != int(Status.CONVERGED), found, verdict).to(torch.int8)
             return system.solution(y, status, size, torch.ones_like(size, dtype=torch.int64))
 
     def _answer(self, operator: LinearOperator, b: Tensor) -> tuple[Tensor, Tensor]:

@@ -120,7 +120,7 @@ class NystromPreconditioner:
         generator = torch.Generator().manual_seed(seed)
         with plain_arithmetic(operator.device):
             gaussian = torch.randn(p, rank, generator=generator, dtype=torch.float64)
-            test = torch.linalg.qr(gaussian).Q.to(operator.device, operator.dtype)
+            test = _orthonormal(gaussian).to(operator.device, operator.dtype)
             sketch = _sketch(operator, test, mu)
             # Decompositions raise for the whole batch when one problem holds NaN; that problem gets NaN weights.
             usable = sketch.isfinite().all(-1).all(-1)[..., None]
@@ -160,6 +160,16 @@ def known_shift(operator: LinearOperator) -> float:
     if isinstance(operator, DampedOperator):
         return operator.damping + known_shift(operator.base)
     return operator.l2 if isinstance(operator, GlmHessian) else 0.0
+
+
+def _orthonormal(gaussian: Tensor) -> Tensor:
+    """Columns spanning those of a Gaussian matrix, orthonormal to about 1e-16 k^2, k its condition number.
+
+    k is a few units, at most about p where rank = p: one factorisation of the small Gram matrix does, ten times faster
+    than Householder's, and what is missing to orthonormality cancels in the sketch.
+    """
+    lower = torch.linalg.cholesky(gaussian.mT @ gaussian)
+    return torch.linalg.solve_triangular(lower, gaussian.mT, upper=False).mT
 
 
 def _sketch(operator: LinearOperator, test: Tensor, mu: float) -> Tensor:

@@ -131,7 +131,7 @@ class _State(Progress):
         # The inner precision may have a narrow range: what it sees is of order 1.
         size = power_of_two(self.r.abs().amax(-1, keepdim=True))
         d, inner = self.inverse(self.r / size)
-        self.close(inner == Status.INDEFINITE, Status.INDEFINITE)
+        self.close(inner == int(Status.INDEFINITE), Status.INDEFINITE)
         y = self.y + d * size
         r = self.system.residual(y)
         after = norm(r)

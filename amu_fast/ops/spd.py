@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from amu_fast.errors import DataError
-from amu_fast.ops.registry import Args, Grads, define
+from amu_fast.ops.gradients import Args, Grads
+from amu_fast.ops.registry import define
 from amu_fast.ops.vectors import leading
 
 
@@ -93,6 +94,4 @@ def _vmap(info: Any, in_dims: tuple[int | None, ...], matrix: Tensor, rhs: Tenso
     return SPD_SOLVE.bare(*leading(in_dims, (matrix, rhs), (2, 1))), (0, 0)
 
 
-SPD_SOLVE = define(
-    "spd_solve", reference=_reference, fake=_fake, gradient=_gradient, vmap=_vmap, saved_outputs=(0,)
-)
+SPD_SOLVE = define("spd_solve", reference=_reference, fake=_fake, gradient=_gradient, vmap=_vmap, saved_outputs=(0,))

@@ -8,7 +8,7 @@
 
 #include "common/target_clones.h"
 #include "common/tensors.h"
-#include "cpu/auditor/task.h"
+#include "common/auditor/task.h"
 #include "cpu/auditor_step.h"
 
 namespace amu_fast::cpu {

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <memory>
+#include <numeric>
 #include <vector>
 
 #include "common/glm_losses.h"
@@ -67,9 +68,9 @@ AMU_FAST_INLINE double block(const Problem<T>& at, int64_t row, int count, const
       at.c[first + k] = c[k];
     }
     add_rows<T, R, true>(at.rows, at.rows.x + first * at.rows.stride, r, c, sums.gradient, sums.diagonal, ahead[i]);
-    for (int k = 0; at.p > d && k < R; ++k) {
-      sums.gradient[d] += r[k];
-      sums.diagonal[d] += c[k];
+    if (at.p > d) {
+      sums.gradient[d] += std::accumulate(r, r + R, T(0));
+      sums.diagonal[d] += std::accumulate(c, c + R, T(0));
     }
   }
   return objective;
@@ -85,9 +86,11 @@ AMU_FAST_INLINE void chunk(const Problem<T>& at, int64_t begin, int64_t end, T* 
     const int64_t last = std::min(end, first + kTile);
     std::fill(tile, tile + width, T(0));
     const Sums<T> sums{tile, tile + at.p};
+    double of_tile = 0;
     int64_t row = first;
-    for (; row + kLossLanes <= last; row += kLossLanes) objective += block<T, kRows>(at, row, kLossLanes, sums);
-    if (row < last) objective += block<T, 1>(at, row, static_cast<int>(last - row), sums);
+    for (; row + kLossLanes <= last; row += kLossLanes) of_tile += block<T, kRows>(at, row, kLossLanes, sums);
+    if (row < last) of_tile += block<T, 1>(at, row, static_cast<int>(last - row), sums);
+    objective += of_tile;
     for (int64_t j = 0; j < width; ++j) partial[j] = first == begin ? tile[j] : partial[j] + tile[j];
   }
   partial[width] = objective;

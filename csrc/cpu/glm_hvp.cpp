@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <memory>
+#include <numeric>
 #include <vector>
 
 #include "common/target_clones.h"
@@ -37,9 +38,7 @@ AMU_FAST_INLINE void block(const Problem<T>& at, int64_t row, T* y) {
   T r[R];
   for (int k = 0; k < R; ++k) r[k] = static_cast<T>(at.c[row + k] * z[0][k]);
   add_rows<T, R, false>(at.rows, x, r, nullptr, y, nullptr, ahead);
-  if (at.p > d) {
-    for (int k = 0; k < R; ++k) y[d] += r[k];
-  }
+  if (at.p > d) y[d] += std::accumulate(r, r + R, T(0));
 }
 
 // Rows [begin, end) of one problem into `partial` (p), by way of `tile` (p) in the element's own precision.

@@ -44,7 +44,7 @@ AMU_FAST_INLINE void store_past_caches(const Vec<T>& from, T* to) {
   _mm_stream_si128(reinterpret_cast<__m128i*>(to), half[0]);
   _mm_stream_si128(reinterpret_cast<__m128i*>(to) + 1, half[1]);
 #else
-  store(from, to);
+  at_vector(to) = from;
 #endif
 }
 
@@ -62,7 +62,7 @@ AMU_FAST_INLINE void write_row(const Problem<T>& at, T along_u, T along_w, T* AM
   if (at.stream) {
     for (; j + L <= d; j += L) store_past_caches(load(u + j) * along_u + load(w + j) * along_w, out + j);
   } else {
-    for (; j + L <= d; j += L) store(load(u + j) * along_u + load(w + j) * along_w, out + j);
+    for (; j + L <= d; j += L) at_vector(out + j) = load(u + j) * along_u + load(w + j) * along_w;
   }
   for (; j < d; ++j) out[j] = along_u * u[j] + along_w * w[j];
 }

@@ -24,28 +24,30 @@ constexpr int64_t kMaxChunks = 64;      // chunks per problem: fixed, whatever t
 constexpr int64_t kSumWidth = 512;      // entries of a result that one task sums over the chunks
 constexpr int64_t kMinAhead = 1 << 15;  // bytes between the rows at work and those being fetched
 
+// A register of right-hand sides or columns, and the same lying anywhere in memory.
+template <typename T, int Bytes>
+struct VecOf {
+  typedef T type __attribute__((vector_size(Bytes)));
+  typedef T loose __attribute__((vector_size(Bytes), aligned(sizeof(T)), may_alias));
+};
+
 // 32 bytes: the AVX2 copy keeps a block's sums in its 16 registers, and Zen's AVX-512 issues two of them per cycle.
 template <typename T>
-struct VecOf {
-  typedef T type __attribute__((vector_size(32)));
-};
-template <typename T>
-using Vec = typename VecOf<T>::type;
+using Vec = typename VecOf<T, 32>::type;
 template <typename T>
 using Mask = Vec<std::conditional_t<sizeof(T) == 4, int32_t, int64_t>>;
 template <typename T>
 constexpr int64_t kLanes = 32 / sizeof(T);
 
-template <typename T>
-AMU_FAST_INLINE Vec<T> load(const T* from) {
-  Vec<T> to;
-  __builtin_memcpy(&to, from, sizeof(to));
-  return to;
+// The vector that starts at `from`, by reference: vectors passed by value would depend on the copy's instruction set.
+template <int Bytes = 32, typename T>
+AMU_FAST_INLINE const typename VecOf<T, Bytes>::loose& load(const T* from) {
+  return *reinterpret_cast<const typename VecOf<T, Bytes>::loose*>(from);
 }
 
-template <typename T>
-AMU_FAST_INLINE void store(const Vec<T>& from, T* to) {
-  __builtin_memcpy(to, &from, sizeof(from));
+template <int Bytes = 32, typename T>
+AMU_FAST_INLINE typename VecOf<T, Bytes>::loose& at_vector(T* to) {
+  return *reinterpret_cast<typename VecOf<T, Bytes>::loose*>(to);
 }
 
 AMU_FAST_INLINE float add_lanes(const Vec<float>& a) {
@@ -75,11 +77,11 @@ struct Ahead {
   const char* at;
 
   template <typename T>
-  static AMU_FAST_INLINE Ahead of(const Rows<T>& rows, int64_t row) {
+  static AMU_FAST_INLINE Ahead of(const Rows<T>& rows, int64_t row, int64_t block = kRows) {
     const char* here = reinterpret_cast<const char*>(rows.x + row * rows.stride);
     // Rows with gaps are left to the hardware: lines in memory order would fetch the gaps.
     if (rows.stride != rows.d) return {here};
-    return {here + std::max<int64_t>(kMinAhead, kRows * rows.stride * sizeof(T))};
+    return {here + std::max<int64_t>(kMinAhead, block * rows.stride * sizeof(T))};
   }
 
   AMU_FAST_INLINE void lines(int count) {
@@ -134,8 +136,8 @@ AMU_FAST_INLINE void add_vector(const Rows<T>& rows, const T* x, const T* r, con
     first += row * r[k];
     if (Squares) second += row * row * c[k];
   }
-  store(load(y + j) + (fresh ? (*fresh ? first : Vec<T>{}) : first), y + j);
-  if (Squares) store(load(q + j) + (fresh ? (*fresh ? second : Vec<T>{}) : second), q + j);
+  at_vector(y + j) += fresh ? (*fresh ? first : Vec<T>{}) : first;
+  if (Squares) at_vector(q + j) += fresh ? (*fresh ? second : Vec<T>{}) : second;
 }
 
 template <typename T, int R, bool Squares>

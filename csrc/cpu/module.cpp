@@ -5,6 +5,7 @@
 #include "cpu/auditor_step.h"
 #include "cpu/glm_gradient_curvature.h"
 #include "cpu/glm_hvp.h"
+#include "cpu/glm_hvp_multi.h"
 #include "cpu/glm_mixed_vjp.h"
 #include "cpu/spd_solve.h"
 #include "cpu/vectors.h"
@@ -33,6 +34,7 @@ STABLE_TORCH_LIBRARY_IMPL(amu_fast, CPU, m) {
   m.impl("auditor_step", TORCH_BOX(&amu_fast::cpu::auditor_step));
   m.impl("glm_gradient_curvature", TORCH_BOX(&amu_fast::cpu::glm_gradient_curvature));
   m.impl("glm_hvp", TORCH_BOX(&amu_fast::cpu::glm_hvp));
+  m.impl("glm_hvp_multi", TORCH_BOX(&amu_fast::cpu::glm_hvp_multi));
   m.impl("glm_mixed_vjp", TORCH_BOX(&amu_fast::cpu::glm_mixed_vjp));
   m.impl("multi_dot", TORCH_BOX(&amu_fast::cpu::multi_dot));
   m.impl("spd_solve", TORCH_BOX(&amu_fast::cpu::spd_solve));

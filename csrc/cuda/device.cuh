@@ -37,6 +37,12 @@ __device__ inline double warp_max(double value) {
   return value;
 }
 
+// Lane `lane`'s value.
+__device__ inline double warp_broadcast(double value, int lane) { return __shfl_sync(0xffffffffu, value, lane); }
+
+// Bit k tells whether lane k says yes.
+__device__ inline unsigned warp_ballot(bool yes) { return __ballot_sync(0xffffffffu, yes); }
+
 // This block's place in its cluster; 0 where there are no clusters.
 __device__ inline int cluster_rank() {
 #if __CUDA_ARCH__ >= 900

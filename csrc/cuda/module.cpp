@@ -2,6 +2,7 @@
 #include <Python.h>
 #include <torch/csrc/stable/library.h>
 
+#include "cuda/auditor_step.h"
 #include "cuda/glm_hvp_large.h"
 
 #define AMU_FAST_STRING_(name) #name
@@ -24,7 +25,11 @@ STABLE_TORCH_LIBRARY_IMPL(amu_fast, CompositeExplicitAutograd, m) {
   m.impl("cuda_" AMU_FAST_STRING(AMU_FAST_SCHEMAS), TORCH_BOX(&schemas_marker));
 }
 
-STABLE_TORCH_LIBRARY_IMPL(amu_fast, CUDA, m) { m.impl("_glm_hvp_large", TORCH_BOX(&amu_fast::cuda::glm_hvp_large)); }
+STABLE_TORCH_LIBRARY_IMPL(amu_fast, CUDA, m) {
+  m.impl("_glm_hvp_large", TORCH_BOX(&amu_fast::cuda::glm_hvp_large));
+  m.impl("auditor_rows", TORCH_BOX(&amu_fast::cuda::auditor_rows));
+  m.impl("auditor_step", TORCH_BOX(&amu_fast::cuda::auditor_step));
+}
 
 // An empty module: importing `amu_fast._C_cuda` runs the registrations above.
 extern "C" __attribute__((visibility("default"))) PyObject* PyInit__C_cuda() {

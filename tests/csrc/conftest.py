@@ -9,6 +9,8 @@ import pytest
 import torch
 from csrc.compiling import FLAGS, ROOT, TORCH, WARNINGS, cxx, run
 
+from amu_fast.ops.schemas import SCHEMAS
+
 EMULATED = Path(__file__).parent / "emulated"
 
 
@@ -43,6 +45,7 @@ def emulator(tmp_path_factory):
     objects = [folder / f"{source.stem}{source.suffix}.o" for source in sources]
     # Its own folder first: its device.cuh and launch.h stand in for those of csrc/cuda.
     flags = [f"-I{EMULATED}", *FLAGS, *WARNINGS, "-O1", "-fPIC", "-x", "c++", "-c"]
+    flags += [f'-DAMU_FAST_{name.upper()}="{SCHEMAS[name]}"' for name in ("auditor_step", "auditor_rows")]
     for source, target in zip(sources, objects, strict=True):
         run([*cxx(), *flags, str(source), "-o", str(target)])
     library = folder / "emulated.so"

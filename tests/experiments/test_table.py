@@ -5,9 +5,9 @@ from dataclasses import replace
 from math import sqrt
 
 import pytest
-from amu_fast.bench.table import main
 from scipy.stats import t as student
 
+from amu_fast.bench.table import main
 from amu_fast.errors import DataError
 from amu_fast.experiments import table, tuning
 from amu_fast.experiments.aggregate import compare, margins_of

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import math
 import os
 from dataclasses import dataclass
 
@@ -20,7 +21,7 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 def require(*, interpreter):
     """Skip a module where Triton is absent or in the other of its two modes, which a process has for life."""
     pytest.importorskip("triton", reason="triton is not installed here; `make kernels` runs the tests of the kernels")
-    if INTERPRETED != interpreter:
+    if interpreter != INTERPRETED:
         value = "1" if interpreter else "unset"
         pytest.skip(f"needs TRITON_INTERPRET {value}; `make kernels` sees to it", allow_module_level=True)
 
@@ -143,6 +144,23 @@ def _double(t):
 def _single(t):
     return t.float() if t.is_floating_point() else t
 
+
+INF, NAN = torch.inf, torch.nan
+# A row of logits, its label, and what score_moments makes of them.
+SCORE_EDGES = [
+    ([0.0, 0.0], 0, (math.log(2), -math.log(2), 0.0, 0.0, math.log(2), 1)),
+    ([5.0], 0, (0.0, 0.0, 0.0, INF, 5.0, -1)),
+    ([1.0, -INF, -INF], 0, (0.0, 0.0, 0.0, INF, 1.0, -1)),
+    ([1.0, -INF, 1.0], 1, (INF, -math.log(2), 0.0, -INF, 1 + math.log(2), 0)),
+    ([3.0, 3.0, 3.0], 2, (math.log(3), -math.log(3), 0.0, 0.0, 3 + math.log(3), 0)),
+    ([NAN, 1.0], -100, (0.0, 0.0, 0.0, 0.0, 0.0, 0)),
+    ([1.0, 2.0], 2, (NAN, -0.5822031, 0.1966119, NAN, 2.3132617, 1)),
+    ([NAN, 1.0], 1, (NAN, NAN, NAN, NAN, NAN, -1)),
+    ([INF, 1.0], 1, (NAN, NAN, NAN, -INF, NAN, 0)),
+    ([-INF, -INF], 1, (NAN, NAN, NAN, NAN, NAN, -1)),
+    ([1e38, -1e38], 0, (0.0, 0.0, 0.0, 2e38, 1e38, 1)),
+    ([1e-38, 0.0], 0, (math.log(2), -math.log(2), 0.0, 1e-38, math.log(2), 1)),
+]
 
 GUARD = 64
 

@@ -8,7 +8,7 @@ import formulas
 import kernel_cases
 import pytest
 import torch
-from kernel_cases import MAKERS, assert_accurate, guard_bands, launcher
+from kernel_cases import MAKERS, SCORE_EDGES, assert_accurate, guard_bands, launcher
 
 kernel_cases.require(interpreter=True)
 
@@ -19,27 +19,10 @@ def moments(z, labels):
     return launcher("score_moments")(torch.tensor(z), torch.tensor(labels))
 
 
-@pytest.mark.parametrize(
-    ("z", "label", "expected"),
-    [
-        ([0.0, 0.0], 0, (math.log(2), -math.log(2), 0.0, 0.0, math.log(2), 1)),
-        ([5.0], 0, (0.0, 0.0, 0.0, INF, 5.0, -1)),
-        ([1.0, -INF, -INF], 0, (0.0, 0.0, 0.0, INF, 1.0, -1)),
-        ([1.0, -INF, 1.0], 1, (INF, -math.log(2), 0.0, -INF, 1 + math.log(2), 0)),
-        ([3.0, 3.0, 3.0], 2, (math.log(3), -math.log(3), 0.0, 0.0, 3 + math.log(3), 0)),
-        ([NAN, 1.0], -100, (0.0, 0.0, 0.0, 0.0, 0.0, 0)),
-        ([1.0, 2.0], 2, (NAN, None, None, NAN, None, None)),
-        ([NAN, 1.0], 1, (NAN, NAN, NAN, NAN, NAN, None)),
-        ([INF, 1.0], 1, (NAN, NAN, NAN, -INF, NAN, 0)),
-        ([-INF, -INF], 1, (NAN, NAN, NAN, NAN, NAN, -1)),
-        ([1e38, -1e38], 0, (0.0, 0.0, 0.0, 2e38, 1e38, 1)),
-        ([1e-38, 0.0], 0, (math.log(2), -math.log(2), 0.0, 1e-38, math.log(2), 1)),
-    ],
-)
+@pytest.mark.parametrize(("z", "label", "expected"), SCORE_EDGES)
 def test_edges(z, label, expected):
     got = [float(output[0]) for output in moments([z], [label])]
-    for value, wanted in zip(got, expected, strict=True):
-        assert wanted is None or value == pytest.approx(wanted, rel=1e-6, abs=1e-6, nan_ok=True)
+    assert got == pytest.approx(list(expected), rel=1e-6, abs=1e-6, nan_ok=True)
 
 
 def test_variance_does_not_cancel():
@@ -77,7 +60,7 @@ def assert_gradient(got, logits, labels, cotangents):
     assert ((got.double() - exact).abs() <= allowed).all()
 
 
-@pytest.mark.parametrize("rows", [0, 1, 5, 130])
+@pytest.mark.parametrize("rows", [0, 1, 34])
 @pytest.mark.parametrize("vocabulary", [1, 2, 16, 17, 257, 1001])
 def test_gradient(rows, vocabulary, monkeypatch):
     logits, labels, cotangents = gradient_problem(rows, vocabulary)
@@ -112,7 +95,9 @@ def test_gradient_takes_cotangents_of_any_stride(part):
 def test_gradient_where_logits_are_minus_infinity():
     logits = torch.tensor([[1.0, -INF, 2.0, 0.5]])
     got = backward(logits, torch.tensor([0]), [torch.ones(1)] * 4)
-    exact = formulas.score_moments_gradient(logits[:, [0, 2, 3]].double(), torch.tensor([0]), [torch.ones(1).double()] * 4)
+    exact = formulas.score_moments_gradient(
+        logits[:, [0, 2, 3]].double(), torch.tensor([0]), [torch.ones(1).double()] * 4
+    )
     assert got[0, 1] == 0
     torch.testing.assert_close(got[:, [0, 2, 3]].double(), exact, rtol=1e-5, atol=1e-6)
 

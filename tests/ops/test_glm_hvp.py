@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
 import torch
+from glm_cases import (
+    DTYPES,
+    INTERCEPT,
+    LAYOUTS,
+    SIZES,
+    UNIT,
+    assert_bitwise_equal_for_any_number_of_threads,
+    assert_within_the_rule,
+    augmented,
+    extended,
+    implementations,
+    times,
+    transposed_times,
+)
 
 from amu_fast.errors import DataError
 from amu_fast.ops.glm import GLM_HVP, glm_hvp
 
-SIZES = (1, 17, 63, 1000)
-UNIT = {torch.float32: 2.0**-24, torch.float64: 2.0**-53}
-IMPLEMENTATIONS = pytest.mark.parametrize("run", [GLM_HVP.bare, GLM_HVP.reference], ids=["dispatched", "reference"])
-DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])
-INTERCEPT = pytest.mark.parametrize("intercept", [True, False], ids=["intercept", "plain"])
+IMPLEMENTATIONS = implementations(GLM_HVP)
 
 
 def problem(n, d, *, batch=(), dtype=torch.float64, intercept=True, seed=0):
@@ -27,23 +36,15 @@ def problem(n, d, *, batch=(), dtype=torch.float64, intercept=True, seed=0):
 
 
 def oracle(x, c, v, l2, intercept):
-    """y and the sums of its terms' magnitudes, in extended precision (64 bits of mantissa on x86)."""
-    x, c, v = (t.numpy().astype(np.longdouble) for t in (x, c, v))
-    if intercept:
-        x = np.concatenate([x, np.ones((*x.shape[:-1], 1), dtype=np.longdouble)], -1)
-    z, size = np.einsum("...ij,...j->...i", x, v), np.einsum("...ij,...j->...i", abs(x), abs(v))
-    y = np.einsum("...ij,...i->...j", x, c * z) + np.longdouble(l2) * v
-    return y, np.einsum("...ij,...i->...j", abs(x), abs(c) * size) + abs(l2 * v)
+    """y and the sums of its terms' magnitudes, in extended precision."""
+    x, (c, v) = augmented(x, intercept), extended(c, v)
+    y = transposed_times(x, c * times(x, v)) + l2 * v
+    return y, transposed_times(abs(x), abs(c) * times(abs(x), abs(v))) + abs(l2 * v)
 
 
 def assert_accurate(got, x, c, v, l2, intercept):
-    """The tolerance rule: error <= 2 max(the same-precision reference's, p u sum|terms|)."""
-    exact, size = oracle(x, c, v, l2, intercept)
-    error = abs(got.numpy() - exact)
-    reference = abs(GLM_HVP.reference(x, c, v, l2, intercept).numpy() - exact)
-    assert got.shape == exact.shape
-    assert got.dtype == x.dtype
-    assert (error <= 2 * np.maximum(reference, v.shape[-1] * UNIT[x.dtype] * size)).all(), float(error.max())
+    reference = GLM_HVP.reference(x, c, v, l2, intercept)
+    assert_within_the_rule(got, reference, *oracle(x, c, v, l2, intercept), v.shape[-1])
 
 
 @DTYPES
@@ -91,15 +92,6 @@ def test_no_columns_leave_the_intercept(run):
     assert run(x, c, v[:0], 0.5, False).shape == (0,)
 
 
-LAYOUTS = {
-    "transposed": lambda t: t.mT.contiguous().mT if t.ndim > 1 else t,
-    "every_second": lambda t: t.repeat_interleave(2, -1)[..., ::2],
-    "rows_of_a_wider_matrix": lambda t: torch.cat([t, torch.full_like(t, math.nan)], -1)[..., : t.shape[-1]],
-    "expanded": lambda t: t[:1].expand_as(t),
-    "offset": lambda t: torch.cat([torch.full_like(t[:1], math.nan), t])[1:],
-}
-
-
 @DTYPES
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_any_layout(layout, dtype):
@@ -111,15 +103,7 @@ def test_any_layout(layout, dtype):
 @pytest.mark.parametrize(("n", "d", "batch"), [(1000, 1000, ()), (5000, 17, (3,)), (3, 70000, ()), (140, 11, (30,))])
 def test_bitwise_equal_for_any_number_of_threads(n, d, batch, dtype):
     x, c, v = problem(n, d, batch=batch, dtype=dtype)
-    before = torch.get_num_threads()
-    try:
-        results = []
-        for threads in (1, 2, 3):
-            torch.set_num_threads(threads)
-            results += [GLM_HVP.bare(x, c, v, 0.1, True) for _ in range(2)]
-    finally:
-        torch.set_num_threads(before)
-    assert all(torch.equal(results[0], r) for r in results[1:])
+    assert_bitwise_equal_for_any_number_of_threads(lambda: GLM_HVP.bare(x, c, v, 0.1, True))
 
 
 @DTYPES

@@ -79,10 +79,20 @@ def test_no_gradient_asked_of_the_rest(operator, args):
 def test_operator_without_schema_is_refused():
     with pytest.raises(BackendError, match="'unheard_of' has no schema"):
         registry.define("unheard_of", reference=reference, fake=fake, gradient=gradient)
+    for name in ("_unheard_of", "multi_dot"):
+        with pytest.raises(BackendError, match=f"in-place operator '{name}' needs an underscore and a schema"):
+            registry.define_in_place(name, reference=reference, fake=fake)
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_private_operators_and_only_they_write_into_arguments(name):
+    schema = getattr(getattr(torch.ops, NAMESPACE), name).default._schema
+    assert any(argument.is_write for argument in schema.arguments) == name.startswith("_")
 
 
 @pytest.mark.parametrize("name", SCHEMAS)
 def test_every_operator_has_a_gradient_and_a_reference(name):
+    """Under Autograd the private ones, which work in place, have a refusal."""
     for key in ("Autograd", "CompositeExplicitAutograd"):
         assert torch._C._dispatch_has_kernel_for_dispatch_key(f"{NAMESPACE}::{name}", key)
 

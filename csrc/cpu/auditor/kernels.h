@@ -1,7 +1,7 @@
 // The problem solver, compiled once per instruction set and chosen when the program runs.
 #pragma once
 
-#include "cpu/auditor/task.h"
+#include "common/auditor/task.h"
 
 namespace amu_fast::auditor {
 

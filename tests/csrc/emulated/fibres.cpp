@@ -9,6 +9,7 @@
 #include <numeric>
 #include <random>
 
+#include "cuda/auditor_step.h"
 #include "cuda/glm_hvp_large.h"
 #include "cuda/launch.h"
 
@@ -150,8 +151,12 @@ extern "C" __attribute__((visibility("default"))) void emulate_device(int64_t mu
 
 STABLE_TORCH_LIBRARY(amu_fast_emulated, m) {
   m.def("glm_hvp_large(Tensor x, Tensor c, Tensor v, float l2, bool intercept) -> Tensor");
+  m.def("auditor_step" AMU_FAST_AUDITOR_STEP);
+  m.def("auditor_rows" AMU_FAST_AUDITOR_ROWS);
 }
 
 STABLE_TORCH_LIBRARY_IMPL(amu_fast_emulated, CPU, m) {
   m.impl("glm_hvp_large", TORCH_BOX(&amu_fast::cuda::glm_hvp_large));
+  m.impl("auditor_step", TORCH_BOX(&amu_fast::cuda::auditor_step));
+  m.impl("auditor_rows", TORCH_BOX(&amu_fast::cuda::auditor_rows));
 }

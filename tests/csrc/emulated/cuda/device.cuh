@@ -16,6 +16,7 @@
 #define __global__
 #define __device__
 #define __launch_bounds__(...)
+#define __noinline__ __attribute__((noinline))
 
 struct dim3 {
   unsigned x = 1, y = 1, z = 1;
@@ -84,6 +85,8 @@ inline const double* exchange(double value) {
 #define threadIdx (emulated::current->index)
 #define blockIdx (emulated::current->block->index)
 
+inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
+
 inline void __syncthreads() { emulated::wait(emulated::current->block->barrier); }
 
 namespace amu_fast::cuda {
@@ -129,6 +132,15 @@ inline double warp_sum(double value) {
 
 inline double warp_max(double value) {
   return butterfly(value, [](double a, double b) { return std::fmax(a, b); });
+}
+
+inline double warp_broadcast(double value, int lane) { return emulated::exchange(value)[lane]; }
+
+inline unsigned warp_ballot(bool yes) {
+  const double* const all = emulated::exchange(yes);
+  unsigned bits = 0;
+  for (int lane = 0; lane < 32; ++lane) bits |= static_cast<unsigned>(all[lane] != 0) << lane;
+  return bits;
 }
 
 inline int cluster_rank() { return emulated::current->block->rank; }

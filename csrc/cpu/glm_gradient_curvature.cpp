@@ -51,7 +51,7 @@ AMU_FAST_INLINE double block(const Problem<T>& at, int64_t row, int count, const
     ahead[i] = Ahead::of(at.rows, first);
     double z[1][R];
     for (int k = 0; k < R; ++k) z[0][k] = offset;
-    dot_rows<T, R, 1>(at.rows, at.rows.x + first * at.rows.stride, &at.w, z, ahead[i]);
+    dot_block<T, R, 1>(at.rows, at.rows.x + first * at.rows.stride, &at.w, z, ahead[i]);
     for (int k = 0; k < R; ++k) m[i * R + k] = at.y[first + k] * z[0][k];
   }
   Doubles value, slope, curvature;

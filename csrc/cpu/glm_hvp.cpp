@@ -34,7 +34,7 @@ AMU_FAST_INLINE void block(const Problem<T>& at, int64_t row, T* y) {
   Ahead ahead = Ahead::of(at.rows, row);
   double z[1][R];
   for (int k = 0; k < R; ++k) z[0][k] = at.p > d ? static_cast<double>(at.v[d]) : 0.0;
-  dot_rows<T, R, 1>(at.rows, x, &at.v, z, ahead);
+  dot_block<T, R, 1>(at.rows, x, &at.v, z, ahead);
   T r[R];
   for (int k = 0; k < R; ++k) r[k] = static_cast<T>(at.c[row + k] * z[0][k]);
   add_rows<T, R, false>(at.rows, x, r, nullptr, y, nullptr, ahead);

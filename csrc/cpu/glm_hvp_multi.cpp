@@ -147,7 +147,7 @@ AMU_FAST_INLINE void block(const Problem<T>& at, int64_t row, int64_t count, int
     weigh(at, row, count, scratch);
     return backward<T, 16, 1>(at, x, count, 0, scratch, ahead);
   }
-  Ahead none{reinterpret_cast<const char*>(x)};
+  Ahead none{nullptr};
   int64_t column = 0;
   for (; column + 2 * L <= at.kp; column += 2 * L) {
     forward<T, 32, 2>(at, x, count, column, scratch.z, column == 0 ? ahead : none);

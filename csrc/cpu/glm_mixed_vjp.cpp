@@ -80,7 +80,7 @@ AMU_FAST_INLINE void block(const Problem<T>& at, int64_t row, int count) {
     for (int i = 0; i < 2; ++i) {
       for (int k = 0; k < R; ++k) z[i][k] = at.p > d ? static_cast<double>(vectors[i][d]) : 0.0;
     }
-    dot_rows<T, R, 2>(at.rows, at.rows.x + (row + first) * at.rows.stride, vectors, z, ahead);
+    dot_block<T, R, 2>(at.rows, at.rows.x + (row + first) * at.rows.stride, vectors, z, ahead);
     for (int k = 0; k < R; ++k) {
       m[first + k] = at.y[row + first + k] * z[0][k];
       along[first + k] = z[1][k];

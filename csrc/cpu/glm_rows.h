@@ -22,6 +22,7 @@ constexpr int64_t kMinChunkRows = 64;   // keeps the chunks' partial sums below 
 constexpr int64_t kMinChunk = 1 << 16;  // elements of x that are worth a task of their own
 constexpr int64_t kMaxChunks = 64;      // chunks per problem: fixed, whatever the number of threads
 constexpr int64_t kSumWidth = 512;      // entries of a result that one task sums over the chunks
+constexpr int64_t kShortRow = 1 << 11;  // bytes of a row up to which rows are multiplied one by one
 constexpr int64_t kMinAhead = 1 << 15;  // bytes between the rows at work and those being fetched
 
 // A register of right-hand sides or columns, and the same lying anywhere in memory.
@@ -74,17 +75,18 @@ struct Rows {
 
 // Fetches rows to come into L2 in the order in which they lie in memory: half a row's lines per pass over a row.
 struct Ahead {
-  const char* at;
+  const char* at;  // null: nothing is fetched
 
+  // Short rows are left to the hardware, and rows with gaps too: lines in memory order would fetch the gaps.
   template <typename T>
   static AMU_FAST_INLINE Ahead of(const Rows<T>& rows, int64_t row, int64_t block = kRows) {
-    const char* here = reinterpret_cast<const char*>(rows.x + row * rows.stride);
-    // Rows with gaps are left to the hardware: lines in memory order would fetch the gaps.
-    if (rows.stride != rows.d) return {here};
-    return {here + std::max<int64_t>(kMinAhead, block * rows.stride * sizeof(T))};
+    const int64_t bytes = rows.d * static_cast<int64_t>(sizeof(T));
+    if (rows.stride != rows.d || bytes <= kShortRow) return {nullptr};
+    return {reinterpret_cast<const char*>(rows.x + row * rows.stride) + std::max(kMinAhead, block * bytes)};
   }
 
   AMU_FAST_INLINE void lines(int count) {
+    if (at == nullptr) return;
     for (int i = 0; i < count; ++i) __builtin_prefetch(at + 64 * i, 0, 2);
     at += 64 * count;
   }
@@ -94,34 +96,48 @@ struct Ahead {
 template <typename T, int R, int V>
 AMU_FAST_INLINE void dot_rows(const Rows<T>& rows, const T* x, const T* const* v, double (*z)[R], Ahead& ahead) {
   constexpr int64_t L = kLanes<T>;
-  constexpr int kSums = V == 1 ? 2 : 1;  // enough chains to hide the latency of a multiply-add, no more than registers
+  constexpr int kSums = R > 1 && V > 1 ? 1 : R > 1 ? 2 : 4;  // chains that hide the latency of a multiply-add
+  constexpr int kStep = std::max(2, kSums);
   for (int64_t begin = 0; begin < rows.d; begin += kColumns) {
     const int64_t end = std::min(rows.d, begin + kColumns);
     Vec<T> sum[V][R][kSums] = {};
-    int64_t j = begin;
-    for (; j + 2 * L <= end; j += 2 * L) {
-      for (int u = 0; u < 2; ++u) {
-        for (int k = 0; k < R; ++k) {
-          for (int i = 0; i < V; ++i)
-            sum[i][k][u % kSums] += load(x + k * rows.stride + j + u * L) * load(v[i] + j + u * L);
-        }
+    const auto multiply = [&](int64_t j, int u) __attribute__((always_inline)) {
+      for (int k = 0; k < R; ++k) {
+        for (int i = 0; i < V; ++i) sum[i][k][u] += load(x + k * rows.stride + j) * load(v[i] + j);
       }
+    };
+    int64_t j = begin;
+    for (; j + kStep * L <= end; j += kStep * L) {
+      for (int u = 0; u < kStep; ++u) multiply(j + u * L, u % kSums);
       ahead.lines(R / 2);
     }
-    T rest[V][R] = {};
+    for (; j + L <= end; j += L) multiply(j, 0);
+    if (j < end && rows.d >= L) {
+      for (int k = 0; k < R; ++k) {
+        const Vec<T> last = rows.fresh ? load(x + k * rows.stride + end - L) : Vec<T>{};
+        for (int i = 0; i < V; ++i) sum[i][k][0] += rows.fresh ? last * load(v[i] + end - L) : Vec<T>{};
+      }
+      j = end;
+    }
     for (int k = 0; k < R; ++k) {
-      const T* row = x + k * rows.stride;
       for (int i = 0; i < V; ++i) {
-        if (kSums == 2) sum[i][k][0] += sum[i][k][kSums - 1];
-        if (j + L <= end) sum[i][k][0] += load(row + j) * load(v[i] + j);
-        if (end % L != 0 && rows.d >= L) {
-          sum[i][k][0] += rows.fresh ? load(row + end - L) * load(v[i] + end - L) : Vec<T>{};
-        } else {
-          for (int64_t column = end - end % L; column < end; ++column) rest[i][k] += row[column] * v[i][column];
-        }
-        z[i][k] += static_cast<double>(add_lanes(sum[i][k][0])) + rest[i][k];
+        for (int u = 1; u < kSums; ++u) sum[i][k][0] += sum[i][k][u];
+        z[i][k] += static_cast<double>(add_lanes(sum[i][k][0]));
+        for (int64_t column = j; column < end; ++column) z[i][k] += x[k * rows.stride + column] * v[i][column];
       }
     }
+  }
+}
+
+// The same, one row after the other where rows are short: the hardware fetches one dense stream better than R.
+template <typename T, int R, int V>
+AMU_FAST_INLINE void dot_block(const Rows<T>& rows, const T* x, const T* const* v, double (*z)[R], Ahead& ahead) {
+  if (R == 1 || rows.d * static_cast<int64_t>(sizeof(T)) > kShortRow) return dot_rows<T, R, V>(rows, x, v, z, ahead);
+  for (int k = 0; k < R; ++k) {
+    double one[V][1];
+    for (int i = 0; i < V; ++i) one[i][0] = z[i][k];
+    dot_rows<T, 1, V>(rows, x + k * rows.stride, v, one, ahead);
+    for (int i = 0; i < V; ++i) z[i][k] = one[i][0];
   }
 }
 

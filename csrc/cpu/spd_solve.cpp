@@ -5,8 +5,8 @@
 #include <torch/headeronly/util/Exception.h>
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <limits>
 #include <memory>
 #include <new>
@@ -14,6 +14,7 @@
 #include "common/target_clones.h"
 #include "common/tensors.h"
 #include "cpu/spd_lanes.h"
+#include "cpu/spd_pack.h"
 
 namespace amu_fast::cpu {
 namespace {

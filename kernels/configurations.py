@@ -123,7 +123,7 @@ _TABLE: dict[tuple[str, int, str], dict[int, Configuration]] = {
         16: Configuration(128, 4),
         64: Configuration(64, 8),
         256: Configuration(8, 8),
-        1024: Configuration(4, 8, 2),
+        1024: Configuration(2, 8, 2),
     },
     ("score_moments", 80, "float32"): {
         16: Configuration(128, 4),

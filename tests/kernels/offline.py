@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import itertools
 import re
 import subprocess
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import kernel_cases
+import pytest
 import torch
 import triton
 from triton.backends.compiler import GPUTarget
@@ -28,6 +32,8 @@ KERNELS = {
     "vectors": ("_dot", "_finish", "_direction", "_direction_state", "_update", "_series"),
 }
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+#: Widest rows of the entries of the table of tiles, and one that is wider than a tile.
+WIDTHS = (16, 64, 256, 1024, 4096, 8192)
 #: Shared memory of one program, in bytes.
 SHARED = {80: 163 << 10, 90: 227 << 10}
 _POINTERS = {
@@ -162,3 +168,24 @@ def _dump(option, cubin):
 def narrow_offsets(ttir):
     """Products of row numbers that could wrap at 2^31 elements: a row times a stride is a tile of 64-bit products."""
     return [line for line in ttir.splitlines() if re.search(r"arith\.muli .*: tensor<.*xi32>", line)]
+
+
+def main():
+    """Print what every kernel needs on sm_80 and sm_90: `python tests/kernels/offline.py`."""
+    shapes = [(name, d, {}) for name in ("glm_hvp", "glm_gradient_curvature", "glm_mixed_vjp") for d in WIDTHS]
+    shapes += [("glm_hvp_multi", d, {}) for d in WIDTHS[:4]] + [("glm_hvp_multi", 8192, {"k": 32})]
+    shapes += [(name, d, {}) for name in ("score_moments", "score_moments_backward") for d in (16, 1024, 131072)]
+    shapes += [(name, 64, {}) for name in ("multi_dot", "_cg_direction", "_cg_update", "_neumann_step")]
+    print("operator kernel sm dtype columns rows warps registers stack shared 128-bit-loads")
+    with tempfile.TemporaryDirectory() as folder:
+        for (name, d, shape), capability, dtype in itertools.product(shapes, (80, 90), (torch.float32, torch.bfloat16)):
+            with recorded(pytest.MonkeyPatch(), capability) as launches:
+                kernel_cases.launcher(name)(*arguments(name, 200_003, d, dtype, **shape))
+            for launch in launches:
+                made, rows = compiled(launch, capability, folder=Path(folder)), launch.arguments.get("ROWS", 1)
+                needs = (made.registers, made.stack, made.shared, made.wide_loads)
+                print(name, launch.name, capability, dtype, d, rows, launch.options["num_warps"], *needs, flush=True)
+
+
+if __name__ == "__main__":
+    main()

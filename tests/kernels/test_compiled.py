@@ -14,14 +14,13 @@ kernel_cases.require(interpreter=False)
 
 import offline
 import planted
-from offline import Launch, arguments, compiled, configurations, recorded
+from offline import WIDTHS, Launch, arguments, compiled, configurations, recorded
 
 MULTIPROCESSORS = {80: 108, 90: 132}
 REGISTERS = 64 << 10
 CAPABILITIES = tuple(MULTIPROCESSORS)
 DTYPES = (torch.float32, torch.bfloat16)
 GLM = ("glm_hvp", "glm_hvp_multi", "glm_gradient_curvature", "glm_mixed_vjp")
-WIDTHS = (16, 64, 256, 1024, 4096, 8192)
 
 
 @pytest.fixture(scope="module")

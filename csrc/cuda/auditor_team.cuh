@@ -42,7 +42,7 @@ FN V log1p_unit(V e) { return log1p(e); }
 
 // Calls, not copies: the same few functions stand in many places, and copies would cost registers and compilation.
 #undef FN
-#define FN __device__ __noinline__
+#define FN __device__ inline __noinline__
 // clang-format off
 #include "common/auditor/losses.h"
 #include "common/auditor/newton.h"

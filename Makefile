@@ -10,6 +10,8 @@ TORCH_INDEX ?= $(if $(shell command -v nvidia-smi 2>/dev/null),,https://download
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+# Where Triton's kernels are checked without a GPU: the packages of $(VENV), and Triton's before them.
+KERNELS := $(VENV)-kernels
 # pip alone would wait minutes for an index that does not answer.
 PROBE := $(BIN)/python -c "import urllib.request as r; r.urlopen('$(TORCH_INDEX)/torch/', timeout=10)" 2>/dev/null
 # Of the extension.
@@ -17,13 +19,15 @@ SOURCES := $(wildcard csrc/*/*.* csrc/*/*/*.*)
 # What an editable installation must be repeated for; Python sources are read where they are.
 BUILD_INPUTS := pyproject.toml setup.py constraints.txt amu_fast/ops/schemas.py $(SOURCES)
 
-.PHONY: help demo test test-all lint table table-quick sanitize release-check clean
+.PHONY: help demo test test-all lint kernels kernels-next table table-quick sanitize release-check clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo         install into $(VENV) and run the main job on real images"
 	@echo "make test         install with the C++ extension, lint and run the tests (test-all: the slow ones too)"
 	@echo "make lint         ruff, clang-format, mypy"
+	@echo "make kernels      the Triton kernels without a GPU, in $(KERNELS): interpreted, proved in bounds, compiled"
+	@echo "make kernels-next the same kernels compiled by Triton $(NEXT_TRITON), in $(KERNELS)-next"
 	@echo "make table        the table of methods, up to 2 hours, resumable (table-quick: up to 10 minutes)"
 	@echo "make sanitize     the C++ part and the emulated CUDA part under ASan and UBSan"
 	@echo "make release-check  a wheel of today's torch under torch $(OLD_TORCH), in an environment of its own (gigabytes)"
@@ -34,11 +38,12 @@ demo: $(VENV)/.installed-demo
 	@echo "==> amu-fast demo, results in $(OUT)/demo"
 	$(BIN)/amu-fast demo --out $(OUT)/demo $(ARGS)
 
-test: lint
+test: lint kernels
 	@echo "==> tests, $(JOBS) at a time"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) $(ARGS)
 
 test-all: lint
+	@$(MAKE) kernels ARGS="--run-slow $(ARGS)"
 	@echo "==> all tests, the slow ones too, $(JOBS) at a time"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --run-slow $(ARGS)
 
@@ -48,6 +53,24 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run -Werror $(SOURCES) $(wildcard tests/csrc/emulated/*.* tests/csrc/emulated/*/*.*)
 	$(BIN)/mypy
+
+# Interpreter or compiler is chosen for a whole process. Compiled kernels are kept nowhere: each run compiles anew.
+KERNEL_TESTS = OMP_NUM_THREADS=1 TRITON_CACHE_DIR=$(abspath $(OUT))/triton $(1)/bin/python -m pytest -n $(JOBS) \
+  -p no:cacheprovider
+
+kernels: $(KERNELS)/.installed
+	@rm -rf $(OUT)/triton
+	@echo "==> kernels in Triton's interpreter and under its sanitizer"
+	TRITON_INTERPRET=1 $(call KERNEL_TESTS,$(KERNELS)) tests/kernels $(ARGS)
+	@echo "==> kernels compiled for sm_80 and sm_90"
+	$(call KERNEL_TESTS,$(KERNELS)) tests/kernels/test_compiled.py $(ARGS)
+
+NEXT_TRITON ?= 3.9.0
+
+kernels-next: $(KERNELS)-next/.installed
+	@rm -rf $(OUT)/triton
+	@echo "==> kernels compiled by Triton $(NEXT_TRITON)"
+	$(call KERNEL_TESTS,$(KERNELS)-next) tests/kernels/test_compiled.py $(ARGS)
 
 table: $(VENV)/.installed-demo
 	@echo "==> the table of methods, records in $(OUT)/table"
@@ -86,6 +109,24 @@ $(VENV)/.installed-dev: $(VENV)/.torch $(BUILD_INPUTS)
 	@echo "==> installing amu-fast with its C++ extension and the development tools"
 	AMU_FAST_BUILD_EXT=1 $(PIP) install --quiet --no-build-isolation -c constraints.txt -e ".[dev]"
 	@touch $@
+
+# No second torch: this environment sees the packages of $(VENV) behind its own.
+BEHIND = import sysconfig; site = sysconfig.get_path("purelib"); print(f"import site; site.addsitedir({site!r})")
+define kernel_environment
+	rm -rf $(1)
+	$(BIN)/python -m venv --without-pip $(1)
+	$(BIN)/python -c '$(BEHIND)' > "$$($(1)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/behind.pth"
+	$(PIP) --python $(1)/bin/python install --quiet $(2)
+	@touch $(1)/.installed
+endef
+
+$(KERNELS)/.installed: kernels/constraints.txt $(VENV)/.installed-dev
+	@echo "==> Triton and its sanitizer in $(KERNELS)"
+	$(call kernel_environment,$(KERNELS),-c kernels/constraints.txt triton triton-viz numpy)
+
+$(KERNELS)-next/.installed: $(VENV)/.installed-dev
+	@echo "==> Triton $(NEXT_TRITON) in $(KERNELS)-next"
+	$(call kernel_environment,$(KERNELS)-next,triton==$(NEXT_TRITON))
 
 # The package is built into a folder of its own, which comes before the installed one where `pytest` starts outside
 # the source tree's path. The interpreter is no sanitized program: the runtime is preloaded, libstdc++ beside it so

@@ -72,8 +72,8 @@ class SolveCase:
     columns: int
     decay: float = 1.0
     l2: float = 1e-5
-    rank: int = 200
-    peer_rank: int = 200
+    rank: int = 64
+    peer_rank: int = 64
     seconds: float = 60.0
 
 

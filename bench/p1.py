@@ -14,6 +14,8 @@ from amu_fast.bench.contender import Call, Contender, Limit, NotAvailable, Verdi
 from amu_fast.bench.roofline import Ceiling, Sizes, gemm, read
 
 BOTH, FIT = "fit + gradient", "fit alone"
+#: Seconds in which a contender must be ready.
+PATIENCE = 90.0
 #: A problem's operations are counted for these groups; they need as many steps as the others.
 COUNTED_GROUPS = 100
 

@@ -19,6 +19,8 @@ from amu_fast.bench.timing import clock_of
 #: Bytes of X in a chunk that chunked PyTorch tries; which of them is best is found before the timing.
 CHUNK_BYTES = tuple(2**power for power in (17, 18, 19, 20, 21, 22))
 CHUNK_TRIES = 2
+#: Seconds in which a contender must be ready.
+PATIENCE = 60.0
 
 
 @dataclass(frozen=True)

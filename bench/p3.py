@@ -13,9 +13,11 @@ from amu_fast.bench.cases import SpdCase
 from amu_fast.bench.contender import Call, Contender, Limit, NotAvailable, Verdict
 from amu_fast.bench.p1 import load_peer
 from amu_fast.bench.roofline import Ceiling, Sizes, gemm, read
-from amu_fast.bench.spd_problem import SpdProblem, TooSlow
+from amu_fast.bench.spd_problem import SpdProblem
 
 SOLVE = "solve"
+#: Seconds in which a contender must be ready.
+PATIENCE = 20.0
 #: Tolerances of an iterative contender from loose to tight; on few systems it is found out which passes.
 TRIED = {"float32": (1e-6, 1e-7, 1e-8), "float64": (1e-10, 1e-12, 1e-13)}
 TRIAL_SYSTEMS = 32
@@ -43,14 +45,10 @@ class TunedCall(SpdCall):
 
 
 def tuned(problem: SpdProblem, make: Callable[[float], Solver]) -> TunedCall:
-    """Try tolerances on a few systems; the last one if none passes, or if it takes too long."""
+    """Try tolerances on a few systems; the last one if none passes."""
     few = problem.first(TRIAL_SYSTEMS)
     for tolerance in TRIED[problem.case.dtype]:
-        try:
-            passed = few.judge(SpdCall(few, make(tolerance))(0)).passed
-        except TooSlow:
-            break
-        if passed:
+        if few.judge(SpdCall(few, make(tolerance))(0)).passed:
             break
     return TunedCall(problem, make(tolerance), tolerance)
 

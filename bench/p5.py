@@ -17,6 +17,8 @@ from amu_fast.bench.solve_problem import SolveProblem
 from amu_fast.linalg import ConjugateGradient, GlmHessian, NystromPreconditioner, Solution
 
 SOLVE = "setup + solve"
+#: Seconds in which a contender must be ready.
+PATIENCE = 90.0
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ def contenders(case: SolveCase) -> list[Contender]:
         *(peer("linear_cg", "linear_cg", "plain", dtype) for dtype in (float32, float64)),
         *(peer("linear_cg, pivoted Cholesky", "linear_cg", "pivoted", dtype, rank) for dtype in (float32, float64)),
         *(peer("pyDVL Nystrom + block CG", "pydvl_cg", "nystrom", dtype, rank) for dtype in (float32, float64)),
+        peer("torch dense Cholesky", "dense", "cholesky", float64),
         peer("TorchOpt Neumann", "torchopt_neumann", "neumann", notes="step 1 / largest eigenvalue"),
         *(peer("scipy cg", "scipy_cg", "two_gemvs", dtype, "products by PyTorch") for dtype in (float32, float64)),
     ]

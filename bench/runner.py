@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import math
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from types import ModuleType
@@ -18,9 +15,7 @@ from amu_fast.bench import p1, p2, p3, p5, records, roofline
 from amu_fast.bench.cases import Case, SolveCase, family
 from amu_fast.bench.contender import Call, Contender, NotAvailable, Verdict
 from amu_fast.bench.records import Record
-from amu_fast.bench.solve_problem import OutOfTime
-from amu_fast.bench.spd_problem import TooSlow
-from amu_fast.bench.timing import Times, clock_of, interleave, wall_clock
+from amu_fast.bench.timing import OutOfTime, Times, clock_of, interleave, limited, wall_clock
 
 FAMILIES: dict[str, ModuleType] = {"P1": p1, "P2": p2, "P3": p3, "P5": p5}
 OPERATORS = {"P1": "auditor_step", "P3": "spd_solve", "P5": "glm_hvp"}
@@ -76,7 +71,7 @@ def run(case: Case, device: torch.device, sizes: roofline.Sizes, number: str | N
 def _admit(module: ModuleType, problem: Any, case: Case) -> list[Entry]:
     """Prepare and judge every contender; ours first, because its time may stop the others."""
     entries: list[Entry] = []
-    patience = math.inf
+    patience = module.PATIENCE
     for contender in module.contenders(case):
         entry = _judged(contender, module, problem, patience)
         if contender.ours and entry.call is not None and isinstance(case, SolveCase):
@@ -89,33 +84,20 @@ def _admit(module: ModuleType, problem: Any, case: Case) -> list[Entry]:
 def _judged(contender: Contender, module: ModuleType, problem: Any, patience: float) -> Entry:
     """A contender's outcome; whatever it raises is recorded and does not stop the others."""
     try:
-        call = contender.prepare(problem)
-        with _deadline(problem, patience):
+        with limited(module.PATIENCE):
+            call = contender.prepare(problem)
+        with limited(patience):
             verdict = module.check(problem, call)
         passed = verdict.passed or not contender.gated
         if passed:
             call(0)
     except NotAvailable as error:
         return Entry(contender, error.outcome, notes=str(error))
-    except (OutOfTime, TooSlow):
-        return Entry(contender, "did not reach", notes="stopped: out of time")
+    except OutOfTime as error:
+        return Entry(contender, "did not reach", notes=str(error))
     except Exception as error:
         return Entry(contender, "failed", notes=f"{type(error).__name__}: {error}"[:300])
     return Entry(contender, "ok" if passed else "did not reach", call if passed else None, verdict, verdict.notes)
-
-
-@contextmanager
-def _deadline(problem: Any, seconds: float) -> Iterator[None]:
-    """P5's problem stops its contenders from within; others have no deadline."""
-    deadline = getattr(problem, "deadline", None)
-    if deadline is None:
-        yield
-        return
-    deadline.end = time.perf_counter() + seconds
-    try:
-        yield
-    finally:
-        deadline.end = math.inf
 
 
 def _records(

@@ -8,8 +8,7 @@ G is Gaussian and Q orthogonal and dense, so that neither the diagonal nor singl
 from __future__ import annotations
 
 import math
-import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -24,22 +23,6 @@ SPREAD = 2.0
 CHUNK = 2000
 
 
-class OutOfTime(Exception):  # noqa: N818 (an outcome, not a fault)
-    """A contender used up its time; it did not reach the accuracy."""
-
-
-@dataclass
-class Deadline:
-    """Stops a contender from within its own products."""
-
-    end: float = math.inf
-
-    def check(self) -> None:
-        """Raise when the time is up."""
-        if time.perf_counter() > self.end:
-            raise OutOfTime
-
-
 @dataclass(frozen=True)
 class SolveProblem:
     """x (n, d) float32, labels, row weights c (n,) float32, right-hand sides (d,) float32 that calls rotate through."""
@@ -50,7 +33,6 @@ class SolveProblem:
     w: Tensor
     c: Tensor
     rhs: tuple[Tensor, ...]
-    deadline: Deadline = field(default_factory=Deadline)
 
     @staticmethod
     def of(case: SolveCase, device: torch.device) -> SolveProblem:
@@ -70,8 +52,7 @@ class SolveProblem:
         return SolveProblem(case, x, y, w, c, tuple(sides))
 
     def product(self, v: Tensor) -> Tensor:
-        """H v by two GEMVs (or GEMMs) in v's precision; stops at the deadline."""
-        self.deadline.check()
+        """H v by two GEMVs (or GEMMs) in v's precision."""
         x, c = self.rows(v.dtype)
         weight = c if v.dim() == 1 else c[:, None]
         return x.T @ (weight * (x @ v)) + self.case.l2 * v

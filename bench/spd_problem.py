@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -15,12 +13,6 @@ from amu_fast.bench.contender import Verdict
 
 TOLERANCE = {"float32": 1e-5, "float64": 1e-9}
 REFLECTIONS = 4
-#: Seconds after which an iterative contender is stopped in one call.
-PATIENCE = 10.0
-
-
-class TooSlow(Exception):  # noqa: N818 (an outcome, not a fault)
-    """A contender used up its patience."""
 
 
 @dataclass(frozen=True)
@@ -65,14 +57,3 @@ class SpdProblem:
         error = (solution.double() - self.exact).norm(dim=-1) / self.exact.norm(dim=-1)
         worst = float(error.max()) if bool(error.isfinite().all()) else float("nan")
         return Verdict(worst, TOLERANCE[self.case.dtype], units=self.case.batch)
-
-    def stopping(self, product: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-        """The same product, raising `TooSlow` some time after its first use."""
-        end = time.perf_counter() + PATIENCE
-
-        def checked(v: Tensor) -> Tensor:
-            if time.perf_counter() > end:
-                raise TooSlow
-            return product(v)
-
-        return checked

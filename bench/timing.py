@@ -6,9 +6,11 @@ and inputs rotate with the call's number. Reported are the median and the 20th a
 
 from __future__ import annotations
 
+import signal
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +24,26 @@ LEAST_ROUNDS = 3
 MOST_ROUNDS = 60
 
 Clock = Callable[[Callable[[], Any]], float]
+
+
+class OutOfTime(BaseException):
+    """A contender was stopped. Not an `Exception`, which a peer may swallow."""
+
+
+@contextmanager
+def limited(seconds: float) -> Iterator[None]:
+    """Raise `OutOfTime` inside the block after some seconds, at the next step of the interpreter."""
+
+    def stop(*_: object) -> None:
+        raise OutOfTime(f"stopped after {seconds:.3g} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def wall_clock(call: Callable[[], Any]) -> float:

@@ -40,20 +40,20 @@ class Configuration:
 
 
 # (kernel, capability, dtype) -> widest row of the entry -> configuration. Programs are so many per multiprocessor (132
-# on sm_90, 108 on sm_80) as registers let reside there, each with two tiles in flight: 64 KB and more of each.
+# on sm_90, 108 on sm_80) as registers let reside there, each with two tiles in flight.
 _TABLE: dict[tuple[str, int, str], dict[int, Configuration]] = {
     ("glm_hvp", 90, "float32"): {
         16: Configuration(256, 8, 3, 396),
         64: Configuration(128, 8, 3, 396),
         256: Configuration(16, 8, 3, 396),
-        1024: Configuration(4, 8, 3, 528),
+        1024: Configuration(4, 8, 3, 396),
         4096: Configuration(2, 16, 3, 264),
     },
     ("glm_hvp", 80, "float32"): {
         16: Configuration(256, 8, 3, 324),
         64: Configuration(64, 4, 3, 324),
         256: Configuration(16, 8, 3, 324),
-        1024: Configuration(4, 8, 3, 432),
+        1024: Configuration(4, 8, 3, 324),
         4096: Configuration(2, 16, 3, 216),
     },
     ("glm_gradient_curvature", 90, "float32"): {
@@ -82,9 +82,42 @@ _TABLE: dict[tuple[str, int, str], dict[int, Configuration]] = {
         256: Configuration(8, 4, 3, 216),
         1024: Configuration(2, 8, 3, 108),
     },
+    ("glm_hvp", 80, "bfloat16"): {
+        16: Configuration(256, 8, 3, 324),
+        64: Configuration(64, 4, 3, 324),
+        256: Configuration(16, 4, 3, 324),
+        1024: Configuration(4, 8, 3, 324),
+        4096: Configuration(2, 16, 3, 216),
+    },
+    ("glm_gradient_curvature", 90, "bfloat16"): {
+        16: Configuration(256, 8, 3, 264),
+        64: Configuration(64, 4, 3, 396),
+        256: Configuration(16, 8, 3, 264),
+        1024: Configuration(4, 4, 3, 396),
+        4096: Configuration(2, 16, 3, 132),
+    },
+    ("glm_gradient_curvature", 80, "bfloat16"): {
+        16: Configuration(256, 8, 3, 216),
+        64: Configuration(64, 4, 3, 324),
+        256: Configuration(16, 8, 3, 216),
+        1024: Configuration(4, 4, 3, 324),
+        4096: Configuration(2, 16, 3, 108),
+    },
+    ("glm_hvp_multi", 90, "bfloat16"): {
+        16: Configuration(128, 4, 3, 264),
+        64: Configuration(32, 4, 3, 264),
+        256: Configuration(8, 4, 3, 264),
+        1024: Configuration(2, 8, 3, 132),
+    },
+    ("glm_hvp_multi", 80, "bfloat16"): {
+        16: Configuration(128, 4, 3, 216),
+        64: Configuration(32, 4, 3, 216),
+        256: Configuration(8, 4, 3, 216),
+        1024: Configuration(2, 8, 3, 108),
+    },
     # Tiles of the two products for many right-hand sides: 64 rows by 32 columns of x.
-    ("glm_hvp_multi_dot", 80, "float32"): {WIDEST: Configuration(64, 4, 3, 216)},
-    ("glm_hvp_multi_dot", 90, "float32"): {WIDEST: Configuration(64, 4, 3, 396)},
+    ("glm_hvp_multi_dot", 80, "float32"): {WIDEST: Configuration(64, 8, 3, 216)},
+    ("glm_hvp_multi_dot", 90, "float32"): {WIDEST: Configuration(64, 8, 3, 396)},
     ("margins", 80, "float32"): {1024: Configuration(8, 8, 3)},
     ("glm_mixed_vjp", 80, "float32"): {
         16: Configuration(128, 4),

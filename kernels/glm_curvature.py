@@ -19,7 +19,7 @@ from amu_fast.kernels.margins import margins
 from amu_fast.kernels.partials import COLUMNS, sum_parts
 
 # Columns of a tile where rows are wider than one; entries of w squared at a time.
-_BLOCK = 1024
+_BLOCK = 512
 
 
 @triton.jit

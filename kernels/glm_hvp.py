@@ -17,7 +17,7 @@ from amu_fast.kernels.configurations import WIDEST, configuration, cut, tile_wid
 from amu_fast.kernels.margins import margins
 
 # Columns of a tile where rows are wider than one.
-_BLOCK = 1024
+_BLOCK = 512
 
 
 @triton.jit

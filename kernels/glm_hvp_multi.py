@@ -186,12 +186,12 @@ def _transposed_product(
     total_bias = tl.zeros([SIDES], tl.float64)
     for i in range(tiles):
         row = (part * tiles + i).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-        mask = (row < n)[:, None] & (cols < loaded)[None, :]
-        tile = tl.load(x + problem * x_batch + row[:, None] * x_row + cols[None, :], mask=mask, other=0.0)
-        tile = tl.where((cols < d)[None, :], tile.to(tl.float32), 0.0)
+        mask = (cols < loaded)[:, None] & (row < n)[None, :]
+        tile = tl.load(x + problem * x_batch + cols[:, None] + row[None, :] * x_row, mask=mask, other=0.0)
+        tile = tl.where((cols < d)[:, None], tile.to(tl.float32), 0.0)
         mask = (row < n)[:, None] & (side < k)[None, :]
         weights = tl.load(r + (problem * n + row)[:, None] * k + side[None, :], mask=mask, other=0.0)
-        total += tl.dot(tl.trans(tile), weights, input_precision="ieee").to(tl.float64)
+        total += tl.dot(tile, weights, input_precision="ieee").to(tl.float64)
         total_bias += tl.sum(weights, 0)
     first = out + (problem * parts + part) * (d + INTERCEPT) * k
     tl.store(first + cols[:, None] * k + side[None, :], total, mask=(cols < d)[:, None] & (side < k)[None, :])

@@ -86,8 +86,10 @@ def _moments(
         is_label = cols[None, :] == label[:, None]
         own += tl.sum(tl.where(is_label, z, 0.0), 1)
         broken += tl.sum((z != z).to(tl.int32), 1)
-        best, at = tl.max(tl.where(is_label, float("-inf"), z), 1, return_indices=True)
-        rival_at = tl.where(best > rival, at + i * WIDTH, rival_at)
+        others = tl.where(is_label, float("-inf"), z)
+        best = tl.max(others, 1)
+        at = tl.min(tl.where(others == best[:, None], cols[None, :], vocabulary), 1)
+        rival_at = tl.where(best > rival, at, rival_at)
         rival = tl.where(best > rival, best, rival)
     # No logit above -inf: there is no distribution.
     normaliser = tl.where(weight == 0.0, float("nan"), top + tl.log(weight))

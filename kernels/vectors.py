@@ -2,7 +2,8 @@
 
 Dot products multiply and add in double, in parts and then over parts, always in the same order. Scalars stay on the
 device in double and no launcher waits for it, so a solver's loop can be captured in a CUDA graph. An update multiplies
-and adds in double and rounds once.
+and adds in double and rounds once; a vector that stands still is written back as it was read, so that no address
+depends on data.
 """
 
 from __future__ import annotations
@@ -64,11 +65,12 @@ def _direction(z, p, partials, rz, restart, running, size, z_batch, running_batc
     go = tl.load(running + problem * running_batch) != 0
     for i in range(tiles):
         index = ((pid % parts) * tiles + i).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-        mask = (index < size) & go
-        residual = tl.load(z + problem * z_batch + index, mask=mask, other=0.0).to(tl.float64)
-        old = tl.load(p + problem * size + index, mask=mask, other=0.0).to(tl.float64)
-        new = tl.where(again, residual, residual + beta * old)
-        tl.store(p + problem * size + index, new.to(tl.float32), mask=mask)
+        inside = index < size
+        residual = tl.load(z + problem * z_batch + index, mask=inside, other=0.0)
+        old = tl.load(p + problem * size + index, mask=inside, other=0.0)
+        new = (residual.to(tl.float64) + beta * old.to(tl.float64)).to(tl.float32)
+        new = tl.where(again, residual, new)
+        tl.store(p + problem * size + index, tl.where(go, new, old), mask=inside)
 
 
 @triton.jit
@@ -76,8 +78,8 @@ def _direction_state(partials, rz, restart, running, running_batch, parts):
     """rz = <r, z> and restart = False where running: after every program of `_direction` has read the old ones."""
     problem = tl.program_id(0).to(tl.int64)
     go = tl.load(running + problem * running_batch) != 0
-    tl.store(rz + problem, _total(partials, problem, parts), mask=go)
-    tl.store(restart + problem, 0, mask=go)
+    tl.store(rz + problem, tl.where(go, _total(partials, problem, parts), tl.load(rz + problem)))
+    tl.store(restart + problem, (tl.load(restart + problem) != 0) & (go == 0))
 
 
 @triton.jit
@@ -112,13 +114,15 @@ def _update(
         index = ((pid % parts) * tiles + i).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
         inside = index < size
         old = tl.load(r + problem * size + index, mask=inside, other=0.0)
-        step = tl.load(hp + problem * hp_batch + index, mask=inside & go, other=0.0).to(tl.float64)
-        new = tl.where(go, (old.to(tl.float64) - alpha * step).to(tl.float32), old)
-        tl.store(r + problem * size + index, new, mask=inside & go)
+        step = tl.load(hp + problem * hp_batch + index, mask=inside, other=0.0)
+        new = (old.to(tl.float64) - alpha * step.to(tl.float64)).to(tl.float32)
+        new = tl.where(go, new, old)
+        tl.store(r + problem * size + index, new, mask=inside)
         total += new.to(tl.float64) * new.to(tl.float64)
-        direction = tl.load(p + problem * p_batch + index, mask=inside & go, other=0.0).to(tl.float64)
-        value = tl.load(y + problem * size + index, mask=inside & go, other=0.0).to(tl.float64)
-        tl.store(y + problem * size + index, (value + alpha * direction).to(tl.float32), mask=inside & go)
+        direction = tl.load(p + problem * p_batch + index, mask=inside, other=0.0)
+        old = tl.load(y + problem * size + index, mask=inside, other=0.0)
+        new = (old.to(tl.float64) + alpha * direction.to(tl.float64)).to(tl.float32)
+        tl.store(y + problem * size + index, tl.where(go, new, old), mask=inside)
     tl.store(norms + pid, tl.sum(total, 0))
     tl.store(curvature + problem, bend, mask=pid % parts == 0)
 
@@ -155,8 +159,9 @@ def _series(
         tl.store(r + problem * size + index, residual, mask=inside)
         residual = residual.to(tl.float64)
         total += residual * residual
-        value = tl.load(y + problem * size + index, mask=inside & go, other=0.0).to(tl.float64)
-        tl.store(y + problem * size + index, (value + rate * residual).to(tl.float32), mask=inside & go)
+        old = tl.load(y + problem * size + index, mask=inside, other=0.0)
+        new = (old.to(tl.float64) + rate * residual).to(tl.float32)
+        tl.store(y + problem * size + index, tl.where(go, new, old), mask=inside)
     tl.store(norms + pid, tl.sum(total, 0))
 
 

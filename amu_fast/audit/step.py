@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -20,12 +20,7 @@ from amu_fast.ops import auditor_step as operator
 from amu_fast.ops import losses
 
 Parts = Literal["full", "direct", "implicit", "value"]
-_PARTS = {
-    "full": columns.FULL,
-    "direct": columns.DIRECT,
-    "implicit": columns.IMPLICIT,
-    "value": columns.VALUE_ONLY,
-}
+_PARTS = dict(zip(get_args(Parts), (columns.FULL, columns.DIRECT, columns.IMPLICIT, columns.VALUE_ONLY), strict=True))
 
 
 @dataclass(frozen=True)

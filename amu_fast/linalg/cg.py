@@ -7,7 +7,8 @@ M approximates H^-1 (identity without preconditioner). The recurrence for r drif
 1e-7, true 6e-4 at condition number 1e4 in float32), so it only *claims* convergence: every
 `refresh_every` steps, and when no problem is left running, the true residual is computed and decides. Where r has
 drifted it is replaced and the direction dropped; elsewhere r stays, since swapping it under a direction that belongs
-to the old one destroys conjugacy (the iteration then diverges near the rounding level).
+to the old one destroys conjugacy (the iteration then diverges near the rounding level). From there on only the
+correction is summed, so that the answer is rounded once and not in every step.
 """
 
 from __future__ import annotations
@@ -19,7 +20,16 @@ import torch
 from torch import Tensor
 
 from amu_fast.errors import DataError
-from amu_fast.linalg.system import LinearSystem, Progress, check, check_options, plain_arithmetic, sync_interval
+from amu_fast.linalg.system import (
+    LinearSystem,
+    Progress,
+    but_not,
+    check,
+    check_options,
+    finite,
+    plain_arithmetic,
+    sync_interval,
+)
 from amu_fast.ops.vectors import CG_DIRECTION, CG_UPDATE, norm
 from amu_fast.status import Status
 
@@ -117,7 +127,7 @@ class ConjugateGradient:
             while state.taken < limit and (interval is None or bool(state.open.any())):
                 state.sweep(min(self.refresh_every, limit - state.taken), interval)
                 state.verify()
-            return state.solution()
+            return system.solution(state.base + state.y, state.status, state.true_norm, state.steps)
 
 
 class _State(Progress):
@@ -130,6 +140,8 @@ class _State(Progress):
         self.goal = system.target
         self.anchor = torch.full_like(self.true_norm, torch.inf)
         self.taken = 0
+        # The iterate is base + y: y is what was added since r last began at the truth, so it is rounded as finely as r.
+        self.base, self.y = self.y, torch.zeros_like(self.y)
         self.close(~self.true_norm.isfinite(), Status.NONFINITE)
         self.close(self.true_norm <= system.target, Status.CONVERGED)
         self.p, self.rz = torch.zeros_like(self.r), torch.ones_like(self.true_norm)
@@ -138,28 +150,30 @@ class _State(Progress):
     def sweep(self, count: int, check_every: int | None) -> None:
         """At most `count` steps; fewer when a check finds nothing running."""
         for i in range(count):
-            if check_every is not None and i % check_every == 0 and not bool((self.open & ~self.claimed).any()):
+            if check_every is not None and i % check_every == 0 and not bool(but_not(self.open, self.claimed).any()):
                 return
             self.step()
             self.taken += 1
 
     def step(self) -> None:
         """One step of every running problem: p, then y and r, then what they say."""
-        running = self.open & ~self.claimed
+        running = but_not(self.open, self.claimed)
         z = self.r if self.preconditioner is None else self.preconditioner.matvec(self.r)
         CG_DIRECTION.bare(self.r, z, self.p, self.rz, self.restart, running)
         hp = self.system.operator.matvec(self.p)
         curvature, size = CG_UPDATE.bare(self.p, hp, self.rz, running, self.y, self.r)
-        self.close(running & ~(curvature.isfinite() & self.rz.isfinite()), Status.NONFINITE)
-        self.close(running & ((curvature <= 0) | (self.rz <= 0)), Status.INDEFINITE)
-        running = running & self.open
-        self.steps = self.steps + running
-        self.close(running & ~size.isfinite(), Status.NONFINITE)
-        self.claimed = self.claimed | (running & (size <= self.goal))
+        usable = running & finite(curvature + self.rz)
+        moved = usable & (curvature > 0) & (self.rz > 0)
+        sound = moved & (size < torch.inf)
+        self.steps = self.steps + moved
+        self.claimed = self.claimed | (sound & (size <= self.goal))
+        self.close(but_not(usable, moved), Status.INDEFINITE)
+        self.close(but_not(running, sound), Status.NONFINITE)
 
     def verify(self) -> None:
         """Judge by the true residual: CONVERGED, STAGNATED, or go on (where r has drifted, from there)."""
-        true = self.system.residual(self.y)
+        whole = self.base + self.y
+        true = self.system.residual(whole)
         size, gap = norm(true), norm(true - self.r)
         self.true_norm = torch.where(self.open, size, self.true_norm)
         self.close(~size.isfinite(), Status.NONFINITE)
@@ -168,6 +182,8 @@ class _State(Progress):
         self.close(drifted & (size > _PROGRESS * self.anchor), Status.STAGNATED)
         self.anchor = torch.where(drifted, size, self.anchor)
         self.r.copy_(torch.where(drifted[..., None], true, self.r))
+        self.base = torch.where(drifted[..., None], whole, self.base)
+        self.y.copy_(torch.where(drifted[..., None], 0.0, self.y))
         # A claim that was refuted by a hair: the next one needs a margin (none where r starts from the truth again).
         self.goal = torch.where(drifted, self.system.target, torch.where(self.claimed, self.goal / 2, self.goal))
         self.claimed = torch.zeros_like(self.claimed)

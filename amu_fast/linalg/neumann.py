@@ -227,7 +227,7 @@ class _State(Progress):
         adding = self.open if self.ahead and not last else self.nobody
         size = NEUMANN_STEP.bare(self.system.b, self.hy, self.eta, adding, self.y, self.r)
         self.true_norm = torch.where(self.open, size, self.true_norm)
-        self.close(~size.isfinite(), Status.NONFINITE)
+        self.close(~(size < torch.inf), Status.NONFINITE)
         if last or not self.fixed:
             self.close(size <= self.system.target, Status.CONVERGED)
         measure, step = self.measured(size)

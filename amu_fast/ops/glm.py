@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from amu_fast.ops.glm_arguments import batching_rule, check_l2, check_tensors, outer, product, transposed_product
-from amu_fast.ops.registry import Args, Grads, define
+from amu_fast.ops.gradients import Args, Grads
+from amu_fast.ops.registry import define
 
 
 def glm_hvp(x: Tensor, c: Tensor, v: Tensor, l2: float, intercept: bool) -> Tensor:

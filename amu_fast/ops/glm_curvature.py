@@ -25,7 +25,8 @@ from amu_fast.ops.glm_arguments import (
     product,
     transposed_product,
 )
-from amu_fast.ops.registry import Args, Grads, define
+from amu_fast.ops.gradients import Args, Grads
+from amu_fast.ops.registry import define
 
 Outputs = tuple[Tensor, Tensor, Tensor, Tensor]
 

@@ -13,7 +13,8 @@ from torch import Tensor
 from amu_fast.errors import BackendError
 from amu_fast.ops import losses
 from amu_fast.ops.glm_arguments import batching_rule, check_loss, check_tensors, outer, product, transposed_product
-from amu_fast.ops.registry import Args, Grads, define
+from amu_fast.ops.gradients import Args, Grads
+from amu_fast.ops.registry import define
 
 
 def glm_mixed_vjp(

@@ -21,7 +21,8 @@ from amu_fast.ops.glm_arguments import (
     product_columns,
     transposed_product_columns,
 )
-from amu_fast.ops.registry import Args, Grads, define
+from amu_fast.ops.gradients import Args, Grads
+from amu_fast.ops.registry import define
 
 
 def glm_hvp_multi(x: Tensor, c: Tensor, v: Tensor, l2: float, intercept: bool) -> Tensor:

@@ -16,7 +16,6 @@ A compiled kernel is a fourth, optional place: `STABLE_TORCH_LIBRARY_IMPL` in `c
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,10 +25,8 @@ from torch import Tensor
 
 from amu_fast import backends
 from amu_fast.errors import BackendError
+from amu_fast.ops.gradients import Args, Grads, Rule, front, in_forward_mode, under_torch_func, without_autocast
 from amu_fast.ops.schemas import NAMESPACE, SCHEMAS
-
-Args = tuple[Any, ...]
-Grads = tuple[Any, ...]
 
 _LIBRARY = torch.library.Library(NAMESPACE, "DEF")
 
@@ -54,19 +51,9 @@ class Operator:
         Outside `torch.func` and forward mode the bare operator is enough: its registered gradient makes one node, for
         the compiler too, without the front's inspection of signatures, which costs more than a small kernel.
         """
-        if torch.compiler.is_compiling() or not (_under_torch_func() or _in_forward_mode()):
+        if torch.compiler.is_compiling() or not (under_torch_func() or in_forward_mode()):
             return self.bare(*args)
         return self.front.apply(*args)
-
-
-def _under_torch_func() -> bool:
-    """Whether a transform of `torch.func` is active: what `autograd.Function.apply` itself asks."""
-    return torch._C._are_functorch_transforms_active()
-
-
-def _in_forward_mode() -> bool:
-    """Whether tangents may travel: the bare operator would drop them, the front raises."""
-    return torch.autograd.forward_ad._current_level >= 0
 
 
 @dataclass(frozen=True)
@@ -116,7 +103,7 @@ def define(
     """
     if name not in SCHEMAS:
         raise BackendError(f"operator {name!r} has no schema among {list(SCHEMAS)}; add it to ops/schemas.py")
-    rule = _Rule(name, gradient, tuple(saved_outputs), tuple(non_differentiable))
+    rule = Rule(name, gradient, tuple(saved_outputs), tuple(non_differentiable))
     qualified = f"{NAMESPACE}::{name}"
     reference = without_autocast(reference)
     _LIBRARY.define(name + SCHEMAS[name], tags=(torch.Tag.pt2_compliant_tag,))
@@ -127,7 +114,7 @@ def define(
     if vmap is not None:
         torch.library.register_vmap(qualified, vmap, lib=_LIBRARY)
     bare = getattr(getattr(torch.ops, NAMESPACE), name).default
-    return Operator(bare, _front(name, bare, rule), reference)
+    return Operator(bare, front(name, bare, rule), reference)
 
 
 def define_in_place(name: str, *, reference: Callable[..., Any], fake: Callable[..., Any]) -> InPlace:
@@ -173,103 +160,4 @@ def _tracked(a: Tensor) -> bool:
     """Whether autograd records what happens to `a`, backward or forward."""
     if torch.is_grad_enabled() and a.requires_grad:
         return True
-    return torch.autograd.forward_ad.unpack_dual(a).tangent is not None if _inside_dual_level() else False
-
-
-def _inside_dual_level() -> bool:
-    return torch.autograd.forward_ad._current_level >= 0
-
-
-def without_autocast(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Turn autocast off inside `function`, on its first tensor's device: precision is stated, never inherited."""
-
-    @functools.wraps(function)
-    def wrapper(*args: Any) -> Any:
-        device = next(a for a in args if isinstance(a, Tensor)).device.type
-        if not torch.is_autocast_enabled(device):
-            return function(*args)
-        with torch.autocast(device, enabled=False):
-            return function(*args)
-
-    return wrapper
-
-
-@dataclass(frozen=True)
-class _Rule:
-    """What autograd needs to know about one operator; shared by the bare operator and its front."""
-
-    name: str
-    gradient: Callable[[Args, Args, Grads, tuple[bool, ...]], Grads]
-    saved_outputs: tuple[int, ...]
-    non_differentiable: tuple[int, ...]
-
-    def setup_context(self, ctx: Any, inputs: Args, output: Any) -> None:
-        """Save every tensor argument and the outputs that the gradient reads."""
-        outputs = output if isinstance(output, tuple) else (output,)
-        ctx.constants = tuple(None if isinstance(a, Tensor) else a for a in inputs)
-        ctx.tensor_at = tuple(isinstance(a, Tensor) for a in inputs)
-        tensors = [a for a in inputs if isinstance(a, Tensor)]
-        ctx.save_for_backward(*tensors, *(outputs[i] for i in self.saved_outputs))
-        ctx.mark_non_differentiable(*(outputs[i] for i in self.non_differentiable))
-        ctx.set_materialize_grads(False)
-
-    def backward(self, ctx: Any, *cotangents: Tensor | None) -> Grads:
-        """Gradients of all arguments; a second differentiation through them raises."""
-        needs = tuple(ctx.needs_input_grad)
-        if all(g is None for g in cotangents) or not any(needs):
-            return (None,) * len(needs)
-        tensors = (*cotangents, *ctx.saved_tensors)
-        apply = _Gradient.apply
-        if not (torch.is_grad_enabled() or torch.compiler.is_compiling() or _under_torch_func()):
-            # Without create_graph nobody can differentiate this again.
-            apply = _Gradient.forward
-        wanted = iter(apply(self, ctx.constants, ctx.tensor_at, needs, len(cotangents), *tensors))
-        return tuple(next(wanted) if need else None for need in needs)
-
-
-class _Gradient(torch.autograd.Function):
-    """The gradient as a node of its own, tied to all its inputs: differentiating it again cannot pass unseen.
-
-    `once_differentiable` looks only at the cotangent: with a constant one the second-order term would vanish.
-    """
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(
-        rule: _Rule,
-        constants: Args,
-        tensor_at: tuple[bool, ...],
-        needs: tuple[bool, ...],
-        count: int,
-        *tensors: Any,
-    ) -> tuple[Tensor, ...]:
-        cotangents, rest = tensors[:count], iter(tensors[count:])
-        slots = zip(tensor_at, constants, strict=True)
-        inputs = tuple(next(rest) if is_tensor else constant for is_tensor, constant in slots)
-        saved = tuple(rest)
-        run = without_autocast(lambda *_: rule.gradient(inputs, saved, cotangents, needs))
-        grads = run(*inputs)
-        return tuple(g for g, need in zip(grads, needs, strict=True) if need)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Args, output: Any) -> None:
-        ctx.name = inputs[0].name
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
-        raise BackendError(
-            f"amu_fast::{ctx.name} is differentiable once, and a second differentiation was asked for; "
-            "detach its gradient, or use its reference with create_graph=True"
-        )
-
-
-def _front(name: str, bare: Callable[..., Any], rule: _Rule) -> type[torch.autograd.Function]:
-    """Build the `autograd.Function` of an operator: no jvp, batched by the bare operator's rule."""
-    methods = {
-        "forward": staticmethod(lambda *args: bare(*args)),
-        "setup_context": staticmethod(rule.setup_context),
-        "backward": staticmethod(rule.backward),
-        "generate_vmap_rule": True,
-    }
-    return type(name, (torch.autograd.Function,), methods)
+    return torch.autograd.forward_ad.unpack_dual(a).tangent is not None if in_forward_mode() else False

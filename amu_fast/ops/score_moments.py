@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from amu_fast.errors import BackendError, DataError
-from amu_fast.ops.registry import Args, Grads, define
+from amu_fast.ops.gradients import Args, Grads
+from amu_fast.ops.registry import define
 
 Moments = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 

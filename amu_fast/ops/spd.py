@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from amu_fast.errors import DataError
-from amu_fast.ops.registry import Args, Grads, define
+from amu_fast.ops.gradients import Args, Grads
+from amu_fast.ops.registry import define
 from amu_fast.ops.vectors import leading
 
 

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from amu_fast.errors import DataError
-from amu_fast.ops.registry import Args, Grads, define, define_in_place
+from amu_fast.ops.gradients import Args, Grads
+from amu_fast.ops.registry import define, define_in_place
 
 
 def multi_dot(a: Tensor, b: Tensor) -> Tensor:

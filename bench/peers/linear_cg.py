@@ -37,7 +37,7 @@ def batched(problem: SpdProblem) -> TunedCall:
     steps = 10 * problem.case.unknowns
 
     def make(tolerance: float) -> Callable[[Tensor, Tensor], Tensor]:
-        return lambda a, b: _cg(problem.stopping(a.matmul), b[..., None], tolerance, steps)[..., 0]
+        return lambda a, b: _cg(a.matmul, b[..., None], tolerance, steps)[..., 0]
 
     return tuned(problem, make)
 
@@ -50,21 +50,31 @@ def plain(problem: SolveProblem, dtype: torch.dtype) -> SolveCall:
 def pivoted(problem: SolveProblem, dtype: torch.dtype) -> SolveCall:
     """P5 with the library's own preconditioner of a low-rank matrix plus a diagonal, made in every call."""
     from linear_operator import settings
-    from linear_operator.operators import AddedDiagLinearOperator, ConstantDiagLinearOperator, RootLinearOperator
+    from linear_operator.operators import AddedDiagLinearOperator, ConstantDiagLinearOperator
 
     x, c = problem.rows(dtype)
     root = x.T * c.sqrt()
     diagonal = torch.tensor([problem.case.l2], device=root.device, dtype=dtype)
 
     def solve(rhs: Tensor) -> Tensor:
-        operator = AddedDiagLinearOperator(
-            RootLinearOperator(root), ConstantDiagLinearOperator(diagonal, root.shape[0])
-        )
+        operator = AddedDiagLinearOperator(_gram(root), ConstantDiagLinearOperator(diagonal, root.shape[0]))
         with settings.max_preconditioner_size(problem.case.peer_rank), settings.min_preconditioning_size(1):
             preconditioner, *_ = operator._preconditioner()
         return _relative(problem, rhs.to(dtype), preconditioner)
 
     return SolveCall(problem, solve)
+
+
+def _gram(root: Tensor) -> Any:
+    """R R^T whose rows cost one product each; the library would copy R twice for each of them."""
+    from linear_operator.operators import RootLinearOperator
+
+    class Gram(RootLinearOperator):
+        def _get_indices(self, row_index: Tensor, col_index: Tensor, *batch: Tensor) -> Tensor:
+            # Pivoted Cholesky asks for one row at a time.
+            return (root @ root[row_index[0]])[col_index]
+
+    return Gram(root)
 
 
 def _relative(problem: SolveProblem, rhs: Tensor, preconditioner: Any) -> Tensor:

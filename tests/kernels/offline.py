@@ -14,6 +14,8 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+configurations = importlib.import_module("amu_fast.kernels.configurations")
+
 #: Module -> the kernels that it launches.
 KERNELS = {
     "glm_curvature": ("_sums", "_finish"),
@@ -48,6 +50,36 @@ class Launch:
     @property
     def name(self):
         return self.kernel.fn.__name__.lstrip("_")
+
+    @property
+    def key(self):
+        """What the binary depends on."""
+        return (self.kernel.cache_key, str(_signature(self)), str(self.options))
+
+
+def arguments(name, n, d, dtype, *, k=4, batch=(), padded=False):
+    """Arguments of an operator with tensors that have shapes and no memory; `n d` entries of a vector."""
+
+    def made(*shape, dtype=torch.float32):
+        return torch.empty((*batch, *shape), dtype=dtype, device="meta")
+
+    width = -(-d // 16) * 16 if padded else d
+    x, c, v = made(n, width, dtype=dtype)[..., :d], made(n), made(d + 1)
+    wide = made(d + 1, k)
+    scalar, flag = made(dtype=torch.float64), made(dtype=torch.bool)
+    z, label = made(n, d, dtype=dtype), made(n, dtype=torch.int64)
+    return {
+        "glm_hvp": (x, c, v, 0.1, True),
+        "glm_hvp_multi": (x, made(n, k), wide, 0.1, True),
+        "glm_gradient_curvature": (x, c, c, v, 0, 0.1, 1.0, True),
+        "glm_mixed_vjp": (x, c, c, v, v, 0, 1.0, True),
+        "multi_dot": (c, c),
+        "_cg_direction": (c, c, c, scalar, flag, flag),
+        "_cg_update": (c, c, scalar, flag, c, c),
+        "_neumann_step": (c, c, scalar, flag, c, c),
+        "score_moments": (z, label),
+        "score_moments_backward": (z, label, c, c, label, c, c, c, c),
+    }[name]
 
 
 @contextlib.contextmanager
@@ -88,8 +120,8 @@ class Binary:
     ttir: str
 
 
-def compiled(launch, capability, *, aligned=True, folder):
-    """Compile as the launch would: arguments equal to 1 are constants, multiples of 16 are known to be such."""
+def _signature(launch, aligned=True):
+    """As the launch would: arguments equal to 1 are constants, multiples of 16 are known to be such."""
     signature, constants, attributes = {}, {}, {}
     for index, parameter in enumerate(launch.kernel.params):
         value = launch.arguments[parameter.name]
@@ -100,7 +132,12 @@ def compiled(launch, capability, *, aligned=True, folder):
         multiple = value % 16 == 0 if isinstance(value, int) else isinstance(value, torch.Tensor)
         if multiple and aligned:
             attributes[(index,)] = [["tt.divisibility", 16]]
-    source = ASTSource(launch.kernel, signature, constants, attributes)
+    return signature, constants, attributes
+
+
+def compiled(launch, capability, *, aligned=True, folder):
+    """Compile a launch and read its binary."""
+    source = ASTSource(launch.kernel, *_signature(launch, aligned))
     result = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=launch.options)
     cubin = folder / f"{launch.name}.cubin"
     cubin.write_bytes(result.asm["cubin"])

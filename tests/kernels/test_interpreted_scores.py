@@ -60,7 +60,7 @@ def assert_gradient(got, logits, labels, cotangents):
     assert ((got.double() - exact).abs() <= allowed).all()
 
 
-@pytest.mark.parametrize("rows", [0, 1, 5, 130])
+@pytest.mark.parametrize("rows", [0, 1, 34])
 @pytest.mark.parametrize("vocabulary", [1, 2, 16, 17, 257, 1001])
 def test_gradient(rows, vocabulary, monkeypatch):
     logits, labels, cotangents = gradient_problem(rows, vocabulary)

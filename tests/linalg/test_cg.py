@@ -23,7 +23,17 @@ from linalg.systems import (
 import amu_fast.linalg.cg
 import amu_fast.linalg.neumann
 from amu_fast.errors import DataError
-from amu_fast.linalg import Cholesky, ConjugateGradient, DampedOperator, MatrixOperator, Neumann, Refinement
+from amu_fast.linalg import (
+    Cholesky,
+    ConjugateGradient,
+    DampedOperator,
+    GlmHessian,
+    MatrixOperator,
+    Neumann,
+    NystromPreconditioner,
+    Refinement,
+    to_dense,
+)
 from amu_fast.status import Status
 
 
@@ -98,6 +108,26 @@ def test_small_refreshes_reach_what_rounding_allows_in_float32():
     solution = ConjugateGradient(max_steps=3000).solve(MatrixOperator(matrix), rhs)
     assert statuses(solution) == {"STAGNATED"}
     assert float(solution.residual_norms) <= 1e-3 * float(rhs.norm())
+
+
+def test_a_restart_sums_corrections_so_that_the_answer_is_rounded_once():
+    """float32 beyond what it resolves: the residual of the exact answer rounded to float32, within a small factor.
+
+    Adding to the iterate itself to the end leaves 18 times that on these systems.
+    """
+    ratios = []
+    for seed in range(8):
+        x = normal(1000, 200, seed=seed) * torch.arange(1, 201).double().reciprocal()
+        x = (x @ torch.linalg.qr(normal(200, 200, seed=7)).Q).float()
+        h = GlmHessian(x, (normal(1000, seed=seed + 1).abs() / 1000).float(), 1e-5, intercept=False)
+        rhs = x.T @ (h.c * normal(1000, seed=seed + 2, dtype=torch.float32))
+        m = NystromPreconditioner.from_operator(h, 20)
+        solution = ConjugateGradient(rtol=0.0, max_steps=3000).solve(h, rhs, preconditioner=m)
+        assert statuses(solution) == {"STAGNATED"}
+        matrix = to_dense(GlmHessian(x.double(), h.c.double(), 1e-5, intercept=False))
+        exact = torch.linalg.solve(matrix, rhs.double())
+        ratios.append(float(residual_norms(matrix, rhs, solution.value) / residual_norms(matrix, rhs, exact.float())))
+    assert sum(ratios) / len(ratios) <= 4
 
 
 def test_problems_stop_one_by_one_and_then_do_not_change():

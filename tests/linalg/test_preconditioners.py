@@ -165,3 +165,58 @@ def test_jacobi_shows_a_diagonal_that_is_not_positive():
         jacobi = JacobiPreconditioner.from_operator(operator)
         rhs = torch.tensor([3.0, 1.0, 1.0], dtype=torch.float64)
         assert statuses(ConjugateGradient().solve(operator, rhs, preconditioner=jacobi)) == {name}
+
+
+def glm_of_decay(n=2000, d=60, batch=(), dtype=torch.float64, seed=0):
+    """Rows whose spectrum falls as j^-2, of very different lengths and weights."""
+    x = normal(*batch, n, d, seed=seed) * torch.arange(1, d + 1).double() ** -2
+    x = x @ torch.linalg.qr(normal(d, d, seed=7)).Q * normal(*batch, n, 1, seed=3).exp()
+    return GlmHessian(x.to(dtype), (normal(*batch, n, seed=4).abs() / n).to(dtype), 1e-6, intercept=False)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("damped", [False, True])
+def test_a_sample_of_the_rows_finds_nearly_the_same_directions(dtype, damped):
+    h = glm_of_decay(dtype=dtype)
+    operator = DampedOperator(h, 1e-6) if damped else h
+    rhs = h.x.mT @ (h.c * normal(2000, seed=5, dtype=dtype))
+    solver = ConjugateGradient(rtol=1e-4, max_steps=2000)
+    steps = {}
+    for rows in (None, 400):
+        m = NystromPreconditioner.from_operator(operator, 20, rows=rows)
+        solution = solver.solve(operator, rhs, preconditioner=m)
+        assert statuses(solution) == {"CONVERGED"}
+        steps[rows] = int(solution.steps)
+    plain = solver.solve(operator, rhs)
+    assert steps[None] <= steps[400] <= 2 * steps[None]
+    assert steps[400] < int(plain.steps) / 2
+
+
+def test_a_sample_has_the_rows_expectation_and_a_batch_its_own():
+    """Drawn 40 times as often as there are rows, the sample is the whole."""
+    h = glm_of_decay(50, 8, (2, 3))
+    m = NystromPreconditioner.from_operator(h, 8, rows=2000, shift=1e-6)
+    whole = NystromPreconditioner.from_operator(h, 8, shift=1e-6)
+    v = normal(2, 3, 8)
+    torch.testing.assert_close(m.matvec(v), whole.matvec(v), rtol=0.2, atol=0.02)
+    alone = GlmHessian(h.x[1, 2], h.c[1, 2], h.l2, intercept=False)
+    single = NystromPreconditioner.from_operator(alone, 8, rows=2000, shift=1e-6)
+    torch.testing.assert_close(m.matvec(v)[1, 2], single.matvec(v[1, 2]), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("operator", [MatrixOperator(spd(5, 10.0)), glm_of_decay(20, 5)])
+def test_rows_that_cannot_be_drawn_are_named(operator):
+    with pytest.raises(DataError, match="only the rows of a GlmHessian, >= 1, are drawn"):
+        NystromPreconditioner.from_operator(operator, 2, rows=0 if isinstance(operator, GlmHessian) else 3)
+
+
+@pytest.mark.parametrize("rank", [1, 30, 60, 61])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_basis_is_orthonormal(rank, dtype):
+    """Also where eigenvalues span 1e12: weights next to 0 must not meet a column that is not orthogonal."""
+    h = MatrixOperator(spd(61, 1e12, (2,), dtype=torch.float64).to(dtype))
+    basis = NystromPreconditioner.from_operator(h, rank).basis.double()
+    gram = basis.mT @ basis
+    kept = gram.diagonal(dim1=-2, dim2=-1) > 0.5
+    expected = torch.diag_embed(kept.double())
+    assert float((gram - expected).abs().max()) <= 8 * torch.finfo(dtype).eps

@@ -174,9 +174,9 @@ struct BlockState {
 constexpr int64_t kStateDoubles = (sizeof(BlockState) + 7) / 8;
 
 // The problem that `state` describes, from its scores to its outputs.
-__device__ __noinline__ void solve(block::BlockTeam& team, const BlockState& state, const Scores& scores,
-                                   const double* labels, double weight, const int64_t* lists, const Settings& set,
-                                   const Outputs& out) {
+__device__ inline __noinline__ void solve(block::BlockTeam& team, const BlockState& state, const Scores& scores,
+                                          const double* labels, double weight, const int64_t* lists,
+                                          const Settings& set, const Outputs& out) {
   const int64_t* const list = lists + state.task.first;
   Result result{};
   if (load(team, scores, labels, weight, list, state.z, state.at)) {

@@ -42,7 +42,7 @@ FN V log1p_unit(V e) { return log1p(e); }
 
 // Calls, not copies: the same few functions stand in many places, and copies would cost registers and compilation.
 #undef FN
-#define FN __device__ __noinline__
+#define FN __device__ inline __noinline__
 // clang-format off
 #include "common/auditor/losses.h"
 #include "common/auditor/newton.h"
@@ -51,6 +51,35 @@ FN V log1p_unit(V e) { return log1p(e); }
 // clang-format on
 #undef FN
 #define FN __device__ inline
+
+// One warp that owns a column. Every lane keeps to its rows, so there is nothing to wait for.
+struct WarpTeam {
+  int lane;
+
+  template <class F>
+  FN void rows(int64_t n, F f) {
+    for (int64_t i = lane; i < n; i += 32) f(i);
+  }
+
+  template <int K, class F>
+  FN void sum(int64_t n, double* out, F f) {
+    V acc[K] = {};
+    for (int64_t i = lane; i < n; i += 32) f(i, acc);
+#pragma unroll
+    for (int k = 0; k < K; ++k) out[k] = warp_sum(acc[k]);
+  }
+
+  template <class F>
+  FN double max(int64_t n, F f) {
+    double top = 0;
+    for (int64_t i = lane; i < n; i += 32) top = vmax(f(i), top);
+    return warp_max(top);
+  }
+
+  FN void set(double* a, double value) const {
+    if (lane == 0) *a = value;
+  }
+};
 
 struct BlockTeam {
   double* scratch;
@@ -100,6 +129,14 @@ struct BlockTeam {
     barrier();
     for (int i = 0; i < warps(); ++i) top = vmax(mine[i], top);
     return top;
+  }
+
+  // f(team, j) for every column, a warp each.
+  template <class F>
+  FN void columns(int64_t count, F f) {
+    WarpTeam team{lane()};
+    for (int64_t j = warp(); j < count; j += warps()) f(team, j);
+    barrier();
   }
 
   FN double at(const double* a) const { return *a; }

@@ -62,3 +62,31 @@ def test_chunks_stay_in_the_cache(emulator, n, d, element):
     assert tiles <= MAX_GRID_Y
     whole, rest = divmod(n, rows)
     assert lines == whole * tiles + -(-rest // tile_rows)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    n=st.integers(2, 3000),
+    h=st.integers(0, 1000),
+    d=st.integers(0, 500),
+    standardize=st.booleans(),
+    parts=st.sampled_from([0, 3]),
+    budget=st.integers(0, 29000),
+)
+def test_a_problem_is_cut_between_shared_and_global_memory(emulator, n, h, d, standardize, parts, budget):
+    cut = emulator.sizes("auditor_storage", 8, n, h, d, standardize, parts, budget)
+    whole = emulator.sizes("auditor_storage", 8, n, h, d, standardize, parts, 2**40)
+    nothing = emulator.sizes("auditor_storage", 8, n, h, d, standardize, parts, 0)
+    assert whole[1] == nothing[0] == 0
+    assert cut[0] + cut[1] == whole[0] == nothing[1]
+    assert cut[0] <= budget
+    rows, all_rows, stride, columns, dim, dual = cut[2:]
+    assert dual == (n < d + 1)
+    assert n <= rows <= n + 1
+    assert all_rows == rows + h
+    assert d + 1 <= columns <= d + 2
+    assert dim == (rows if dual else columns)
+    # Lanes along a row, and along a row of the factor, meet every bank.
+    assert stride % 2 == dim % 2 == 1
+    assert stride >= all_rows
+    assert whole[0] >= stride * columns + 2 * dim * dim + 7 * all_rows

@@ -36,33 +36,38 @@ struct Problem {
   // x = (s - mean) / sd by the training rows' moments (divisor n); constant columns become 0.
   FN void standardise() {
     const Sizes& z = f.z;
-    const double count = static_cast<double>(z.n);
-    for (int64_t j = 0; j < z.p - 1; ++j) {
-      double* column = f.at.x + j * z.ld;
-      double sum, top, square;
-      f.team.template sum<1>(z.np, &sum, [&](int64_t i, V* acc) LAMBDA { acc[0] += get(column + i); });
-      const double mean = sum / count;
-      // Squares of scores beyond 1e+-154 would leave the range of a double.
-      top = f.team.max(z.np, [&](int64_t i) LAMBDA {
-        return select(get(f.at.t + i) > splat(0), vabs(get(column + i) - splat(mean)), splat(0));
-      });
-      const double unit = top > 1e-140 && top < 1e140 ? 1 : fmax(top, 0x1p-1022);
-      f.team.template sum<1>(z.np, &square, [&](int64_t i, V* acc) LAMBDA {
-        const V centred = (get(column + i) - splat(mean)) / splat(unit);
-        acc[0] += select(get(f.at.t + i) > splat(0), centred * centred, splat(0));
-      });
-      const double deviation = unit * sqrt(square / count);
-      const double scale = deviation <= 1e-6 * fmax(fabs(mean), 0x1p-1022) ? 0 : 1 / deviation;
-      f.team.rows(z.q, [&](int64_t i) LAMBDA {
-        const V used = get(f.at.t + i) + get(f.at.weight + i);
-        const V x = (get(column + i) - splat(mean)) * splat(scale);
-        put(column + i, select((used > splat(0)) & (splat(scale) > splat(0)), x, splat(0)));
-      });
-      f.team.set(f.at.mean + j, mean);
-      f.team.set(f.at.scale + j, scale);
-    }
+    f.team.columns(z.p - 1, [&](auto& team, int64_t j) LAMBDA { standardise_column(team, j); });
     for (int64_t j = z.p - 1; j < z.pp; ++j) f.team.set(f.at.mean + j, 0), f.team.set(f.at.scale + j, 0);
     f.team.barrier();
+  }
+
+  // By a team that owns the column, or shares all of them.
+  template <class Owner>
+  FN void standardise_column(Owner& team, int64_t j) {
+    const Sizes& z = f.z;
+    const double count = static_cast<double>(z.n);
+    double* column = f.at.x + j * z.ld;
+    double sum, top, square;
+    team.template sum<1>(z.np, &sum, [&](int64_t i, V* acc) LAMBDA { acc[0] += get(column + i); });
+    const double mean = sum / count;
+    // Squares of scores beyond 1e+-154 would leave the range of a double.
+    top = team.max(z.np, [&](int64_t i) LAMBDA {
+      return select(get(f.at.t + i) > splat(0), vabs(get(column + i) - splat(mean)), splat(0));
+    });
+    const double unit = top > 1e-140 && top < 1e140 ? 1 : fmax(top, 0x1p-1022);
+    team.template sum<1>(z.np, &square, [&](int64_t i, V* acc) LAMBDA {
+      const V centred = (get(column + i) - splat(mean)) / splat(unit);
+      acc[0] += select(get(f.at.t + i) > splat(0), centred * centred, splat(0));
+    });
+    const double deviation = unit * sqrt(square / count);
+    const double scale = deviation <= 1e-6 * fmax(fabs(mean), 0x1p-1022) ? 0 : 1 / deviation;
+    team.rows(z.q, [&](int64_t i) LAMBDA {
+      const V used = get(f.at.t + i) + get(f.at.weight + i);
+      const V x = (get(column + i) - splat(mean)) * splat(scale);
+      put(column + i, select((used > splat(0)) & (splat(scale) > splat(0)), x, splat(0)));
+    });
+    team.set(f.at.mean + j, mean);
+    team.set(f.at.scale + j, scale);
   }
 
   // Payoff (5) and accuracy on the held-out rows.

@@ -23,6 +23,12 @@ struct SimdTeam {
     return out;
   }
 
+  // f(team, j) for every column.
+  template <class F>
+  FN void columns(int64_t count, F f) {
+    for (int64_t j = 0; j < count; ++j) f(*this, j);
+  }
+
   FN double at(const double* a) { return *a; }
   FN void set(double* a, double value) { *a = value; }
   FN void barrier() {}

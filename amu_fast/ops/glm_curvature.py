@@ -85,7 +85,7 @@ def _reference(
 def _fake(x: Tensor, y: Tensor, t: Tensor, w: Tensor, loss: int, l2: float, width: float, intercept: bool) -> Outputs:
     batch = torch.broadcast_shapes(x.shape[:-2], y.shape[:-1], t.shape[:-1], w.shape[:-1])
     n, p = x.shape[-2], w.shape[-1]
-    return x.new_empty(batch), x.new_empty((*batch, p)), x.new_empty((*batch, n)), x.new_empty((*batch, p))
+    return w.new_empty(batch), w.new_empty((*batch, p)), w.new_empty((*batch, n)), w.new_empty((*batch, p))
 
 
 def _gradient(inputs: Args, saved: Args, cotangents: Grads, needs: tuple[bool, ...]) -> Grads:

@@ -89,6 +89,22 @@ def test_vocabulary_wider_than_a_tile():
     assert_accurate("score_moments", run("score_moments", problem), problem)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("batch", [(), (0,), (2, 3)])
+@pytest.mark.parametrize("name", MAKERS)
+def test_outputs_look_as_the_operator_says(name, batch, dtype):
+    """Shapes, dtypes and strides are those that the compiler is told beforehand."""
+    import amu_fast.ops  # noqa: F401
+
+    problem = MAKERS[name](5, 17, batch=batch)
+    if name != "multi_dot":
+        problem = kernel_cases.Problem((problem.tensors[0].to(dtype), *problem.tensors[1:]), problem.scalars)
+    promised = kernel_cases.dispatched(name)(*problem.map(lambda t: t.to("meta")).arguments)
+    outputs = kernel_cases.as_tuple(run(name, problem))
+    for got, wanted in zip(outputs, kernel_cases.as_tuple(promised), strict=True):
+        assert (got.shape, got.dtype, got.stride()) == (wanted.shape, wanted.dtype, wanted.stride())
+
+
 @pytest.mark.parametrize("name", MAKERS)
 @pytest.mark.parametrize("batch", [(0,), (3,), (2, 3)])
 def test_batches(name, batch):

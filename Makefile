@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 JOBS ?= 2
 OUT ?= out
+BENCH ?= bench/results
 # Where torch comes from: its CPU builds on a machine without an NVIDIA driver, else pip's own index (empty).
 TORCH_INDEX ?= $(if $(shell command -v nvidia-smi 2>/dev/null),,https://download.pytorch.org/whl/cpu)
 
@@ -19,7 +20,7 @@ SOURCES := $(wildcard csrc/*/*.* csrc/*/*/*.*)
 # What an editable installation must be repeated for; Python sources are read where they are.
 BUILD_INPUTS := pyproject.toml setup.py constraints.txt amu_fast/ops/schemas.py $(SOURCES)
 
-.PHONY: help demo test test-all lint kernels kernels-next table table-quick sanitize release-check clean
+.PHONY: help demo test test-all lint kernels kernels-next table table-quick bench sanitize release-check clean
 .DELETE_ON_ERROR:
 
 help:
@@ -29,6 +30,7 @@ help:
 	@echo "make kernels      the Triton kernels without a GPU, in $(KERNELS): interpreted, proved in bounds, compiled"
 	@echo "make kernels-next the same kernels compiled by Triton $(NEXT_TRITON), in $(KERNELS)-next"
 	@echo "make table        the table of methods, up to 2 hours, resumable (table-quick: up to 10 minutes)"
+	@echo "make bench        the benchmarks with every peer that installs, into $(BENCH): 20 minutes at most, alone"
 	@echo "make sanitize     the C++ part and the emulated CUDA part under ASan and UBSan"
 	@echo "make release-check  a wheel of today's torch under torch $(OLD_TORCH), in an environment of its own (gigabytes)"
 	@echo "make clean        remove build products; $(VENV) and $(OUT) stay"
@@ -80,9 +82,13 @@ table-quick: $(VENV)/.installed-demo
 	@echo "==> the quick table of methods, records in $(OUT)/table-quick"
 	$(BIN)/python -m amu_fast.bench.table --quick --out $(OUT)/table-quick $(ARGS)
 
+bench: $(VENV)/.installed-bench
+	@echo "==> benchmarks, records and figures in $(BENCH)"
+	$(BIN)/python -m amu_fast.bench cpu --out $(BENCH) $(ARGS)
+
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache
-	rm -f amu_fast/_C*.so amu_fast/_build_info.json $(VENV)/.installed-demo $(VENV)/.installed-dev
+	rm -f amu_fast/_C*.so amu_fast/_build_info.json $(VENV)/.installed-demo $(VENV)/.installed-dev $(VENV)/.installed-bench
 	find amu_fast bench kernels tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.torch: constraints.txt
@@ -164,3 +170,16 @@ release-check: $(VENV)/.installed-dev
 	$(RELEASE_PIP) install --quiet $(RELEASE)/*.whl "pytest>=8" "hypothesis>=6.100" "mpmath>=1.3"
 	@echo "==> tests/ops with the wheel"
 	OMP_NUM_THREADS=1 $(RELEASE)/venv/bin/pytest -p no:cacheprovider tests/ops $(ARGS)
+
+# Peers of the benchmarks. If they do not install together, each is tried alone; one that is missing is recorded.
+PEERS := cvxpylayers "jax<0.11" jaxopt==0.8.5 linear_operator==0.6.1 torchopt==0.7.3 xitorch==0.5.1
+# These ask for numpy < 2 and work with numpy 2.
+PEERS_ALONE := qpth==0.0.18 pyDVL==0.10.0
+
+$(VENV)/.installed-bench: $(VENV)/.torch $(BUILD_INPUTS)
+	@echo "==> installing amu-fast with its C++ extension and the benchmarks' peers"
+	AMU_FAST_BUILD_EXT=1 $(PIP) install --quiet --no-build-isolation -c constraints.txt -e ".[bench]" || { \
+	  AMU_FAST_BUILD_EXT=1 $(PIP) install --quiet --no-build-isolation -c constraints.txt -e ".[report]" && \
+	  for peer in $(PEERS); do $(PIP) install --quiet -c constraints.txt "$$peer" || echo "==> without $$peer"; done; }
+	for peer in $(PEERS_ALONE); do $(PIP) install --quiet --no-deps "$$peer" || echo "==> without $$peer"; done
+	@touch $@

@@ -24,9 +24,9 @@ from amu_fast.status import Status
 if TYPE_CHECKING:
     from amu_fast.linalg.solution import Solution
 
-# Up to this order one right-hand side per matrix is solved by `spd_solve`, the batch in the SIMD lanes: the lanes'
-# factors then take half a megabyte, what a core's second-level cache holds. Case P3 of the benchmarks compares it with
-# torch's batched factorisation up to here; above, torch's blocked one is better for few matrices.
+# Up to this order one right-hand side per matrix is solved by `spd_solve`, the batch in the SIMD lanes, whose factors
+# then fit into a core's second-level cache. Case P3 of the benchmarks compares it with torch's batched factorisation
+# up to here; above, torch's blocked one is better for few matrices.
 _FUSED_ORDER = 128
 
 

@@ -1,4 +1,4 @@
-// A = L D L^T for as many problems as fit into 64 bytes, one per lane: every scalar of the textbook is a vector.
+// A = L D L^T for as many problems as fit into a vector, one per lane: every scalar of the textbook is a vector.
 //
 // L lies in panels of kBlock rows, [column][row], so that the inner loop reads two streams:
 //

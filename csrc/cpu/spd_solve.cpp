@@ -23,8 +23,8 @@ using torch::headeronly::ScalarType;
 
 constexpr int64_t kMinTask = 1 << 14;  // multiply-adds of vectors that are worth a task of their own
 
-typedef double Wide __attribute__((vector_size(64)));
-typedef float Narrow __attribute__((vector_size(32)));
+typedef double Wide __attribute__((vector_size(kBytes)));
+typedef float Narrow __attribute__((vector_size(kBytes / 2)));
 
 // Two vectors of double per vector of float.
 struct Pair {

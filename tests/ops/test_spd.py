@@ -14,7 +14,7 @@ from amu_fast.ops.spd import SPD_SOLVE, spd_solve
 UNIT = {torch.float32: 2.0**-24, torch.float64: 2.0**-53}
 RUNS = pytest.mark.parametrize("run", [SPD_SOLVE.bare, SPD_SOLVE.reference], ids=["dispatched", "reference"])
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])
-# Around the width of the lanes (8 and 16), of the blocks (4) and above the first-level cache.
+# Around the width of the lanes (4 and 8), of the blocks (4) and above the first-level cache.
 ORDERS = pytest.mark.parametrize("p", [1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 33, 63, 64, 101, 130, 200])
 
 

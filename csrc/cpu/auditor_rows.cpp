@@ -6,9 +6,9 @@
 #include <cstdint>
 #include <vector>
 
+#include "common/auditor/task.h"
 #include "common/target_clones.h"
 #include "common/tensors.h"
-#include "common/auditor/task.h"
 #include "cpu/auditor_step.h"
 
 namespace amu_fast::cpu {

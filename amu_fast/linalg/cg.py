@@ -184,7 +184,9 @@ class _State(Progress):
         self.r.copy_(torch.where(drifted[..., None], true, self.r))
         self.base = torch.where(drifted[..., None], whole, self.base)
         self.y.copy_(torch.where(drifted[..., None], 0.0, self.y))
-        # A claim that was refuted by a hair: the next one needs a margin (none where r starts from the truth again).
-        self.goal = torch.where(drifted, self.system.target, torch.where(self.claimed, self.goal / 2, self.goal))
+        # A claim that was refuted: the next one needs a margin, r beginning at the truth again or not.
+        self.goal = torch.where(
+            self.claimed | drifted, torch.where(drifted, self.system.target, self.goal) / 2, self.goal
+        )
         self.claimed = torch.zeros_like(self.claimed)
         self.restart.copy_(drifted)

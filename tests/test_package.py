@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import amu_fast
 
@@ -95,6 +96,13 @@ def test_build_mode_is_checked():
     assert "AMU_FAST_BUILD_EXT must be auto, 1 or 0, got 'yes'" in result.stderr
 
 
+@pytest.mark.parametrize("archs", ["9.0", "sm_90", ""])
+def test_cuda_architectures_are_checked(archs):
+    result = setup("--version", AMU_FAST_CUDA_ARCHS=archs)
+    assert result.returncode != 0
+    assert f'AMU_FAST_CUDA_ARCHS must be like "80;90", got {archs!r}' in result.stderr
+
+
 @pytest.mark.parametrize(("mode", "returncode"), [("auto", 0), ("1", 1)])
 def test_without_a_compiler(mode, returncode, tmp_path):
     """Mode auto installs and records the reason, mode 1 fails."""
@@ -105,13 +113,17 @@ def test_without_a_compiler(mode, returncode, tmp_path):
         record = json.loads((tmp_path / "lib" / "amu_fast" / "_build_info.json").read_text())
         assert not record["built"]
         assert "did not build with /no/such/compiler (does not run" in record["reason"]
+        assert not record["cuda"]["built"]
+        if not torch.version.cuda:
+            assert record["cuda"]["reason"] == f"torch {torch.__version__} has no CUDA"
 
 
 def test_pure_python_build(tmp_path):
     arguments = ("build", "--build-base", str(tmp_path / "build"), "--build-lib", str(tmp_path / "lib"))
     assert setup(*arguments, AMU_FAST_BUILD_EXT="0").returncode == 0
     package = tmp_path / "lib" / "amu_fast"
-    assert json.loads((package / "_build_info.json").read_text())["reason"] == "AMU_FAST_BUILD_EXT=0"
+    record = json.loads((package / "_build_info.json").read_text())
+    assert record["reason"] == record["cuda"]["reason"] == "AMU_FAST_BUILD_EXT=0"
     assert (package / "kernels" / "__init__.py").is_file()
     assert (package / "py.typed").is_file()
     assert list(package.glob("_C*")) == []

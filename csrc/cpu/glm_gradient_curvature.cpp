@@ -30,16 +30,10 @@ struct Problem {
   double width;
 };
 
-// Sums over rows in the element's own precision: the gradient's and the diagonal's.
-template <typename T>
-struct Sums {
-  T* gradient;
-  T* diagonal;
-};
-
-// `count` <= kLossLanes rows from `row` on, R at a time; returns their part of the objective.
+// `count` <= kLossLanes rows from `row` on, R at a time: their gradient and their diagonal go to `sums` (2, p), their
+// part of the objective is returned.
 template <typename T, int R>
-AMU_FAST_INLINE double block(const Problem<T>& at, int64_t row, int count, const Sums<T>& sums) {
+AMU_FAST_INLINE double block(const Problem<T>& at, int64_t row, int count, T* sums) {
   constexpr int kGroups = kLossLanes / R;
   const int64_t d = at.rows.d;
   const int groups = count / R;
@@ -59,19 +53,15 @@ AMU_FAST_INLINE double block(const Problem<T>& at, int64_t row, int count, const
   double objective = 0;
   for (int i = 0; i < groups; ++i) {
     const int64_t first = row + i * R;
-    T r[R], c[R];
+    T r[2][R];
     for (int k = 0; k < R; ++k) {
       const double weight = at.t[first + k];
       objective += weight * value[i * R + k];
-      r[k] = static_cast<T>(weight * at.y[first + k] * slope[i * R + k]);
-      c[k] = static_cast<T>(weight * curvature[i * R + k]);
-      at.c[first + k] = c[k];
+      r[0][k] = static_cast<T>(weight * at.y[first + k] * slope[i * R + k]);
+      r[1][k] = at.c[first + k] = static_cast<T>(weight * curvature[i * R + k]);
     }
-    add_rows<T, R, true>(at.rows, at.rows.x + first * at.rows.stride, r, c, sums.gradient, sums.diagonal, ahead[i]);
-    if (at.p > d) {
-      sums.gradient[d] += std::accumulate(r, r + R, T(0));
-      sums.diagonal[d] += std::accumulate(c, c + R, T(0));
-    }
+    add_rows<T, R, 2, true>(at.rows, at.rows.x + first * at.rows.stride, r, sums, at.p, ahead[i]);
+    for (int of = 0; at.p > d && of < 2; ++of) sums[of * at.p + d] += std::accumulate(r[of], r[of] + R, T(0));
   }
   return objective;
 }
@@ -85,11 +75,10 @@ AMU_FAST_INLINE void chunk(const Problem<T>& at, int64_t begin, int64_t end, T* 
   for (int64_t first = begin; first < end; first += kTile) {
     const int64_t last = std::min(end, first + kTile);
     std::fill(tile, tile + width, T(0));
-    const Sums<T> sums{tile, tile + at.p};
     double of_tile = 0;
     int64_t row = first;
-    for (; row + kLossLanes <= last; row += kLossLanes) of_tile += block<T, kRows>(at, row, kLossLanes, sums);
-    if (row < last) of_tile += block<T, 1>(at, row, static_cast<int>(last - row), sums);
+    for (; row + kLossLanes <= last; row += kLossLanes) of_tile += block<T, kRows>(at, row, kLossLanes, tile);
+    if (row < last) of_tile += block<T, 1>(at, row, static_cast<int>(last - row), tile);
     objective += of_tile;
     for (int64_t j = 0; j < width; ++j) partial[j] = first == begin ? tile[j] : partial[j] + tile[j];
   }

@@ -7,63 +7,14 @@
 #include <algorithm>
 #include <cstdint>
 #include <memory>
-#include <numeric>
 #include <vector>
 
-#include "common/target_clones.h"
 #include "common/tensors.h"
+#include "cpu/glm_hvp_rows.h"
 #include "cpu/glm_rows.h"
 
 namespace amu_fast::cpu {
 namespace {
-
-// One problem: where its rows, weights and vector lie.
-template <typename T>
-struct Problem {
-  Rows<T> rows;
-  const T* c;
-  const T* v;
-  int64_t p;
-};
-
-// One block of R rows: z = X~ v, r = c o z, y += X~^T r while the rows are still in cache.
-template <typename T, int R>
-AMU_FAST_INLINE void block(const Problem<T>& at, int64_t row, T* y) {
-  const int64_t d = at.rows.d;
-  const T* x = at.rows.x + row * at.rows.stride;
-  Ahead ahead = Ahead::of(at.rows, row);
-  double z[1][R];
-  for (int k = 0; k < R; ++k) z[0][k] = at.p > d ? static_cast<double>(at.v[d]) : 0.0;
-  dot_block<T, R, 1>(at.rows, x, &at.v, z, ahead);
-  T r[R];
-  for (int k = 0; k < R; ++k) r[k] = static_cast<T>(at.c[row + k] * z[0][k]);
-  add_rows<T, R, false>(at.rows, x, r, nullptr, y, nullptr, ahead);
-  if (at.p > d) y[d] += std::accumulate(r, r + R, T(0));
-}
-
-// Rows [begin, end) of one problem into `partial` (p), by way of `tile` (p) in the element's own precision.
-template <typename T>
-AMU_FAST_INLINE void chunk(const Problem<T>& at, int64_t begin, int64_t end, T* AMU_FAST_RESTRICT tile,
-                           double* AMU_FAST_RESTRICT partial) {
-  for (int64_t first = begin; first < end; first += kTile) {
-    const int64_t last = std::min(end, first + kTile);
-    std::fill(tile, tile + at.p, T(0));
-    int64_t row = first;
-    for (; row + kRows <= last; row += kRows) block<T, kRows>(at, row, tile);
-    for (; row < last; ++row) block<T, 1>(at, row, tile);
-    for (int64_t j = 0; j < at.p; ++j) partial[j] = first == begin ? tile[j] : partial[j] + tile[j];
-  }
-}
-
-AMU_FAST_TARGET_CLONES
-void run_chunk(const Problem<float>& at, int64_t begin, int64_t end, float* tile, double* partial) {
-  chunk<float>(at, begin, end, tile, partial);
-}
-
-AMU_FAST_TARGET_CLONES
-void run_chunk(const Problem<double>& at, int64_t begin, int64_t end, double* tile, double* partial) {
-  chunk<double>(at, begin, end, tile, partial);
-}
 
 // y (batch, p) contiguous, from the strided inputs at the given offsets.
 template <typename T>
@@ -81,8 +32,8 @@ void launch(const Tensor& x, const Tensor& c, const Tensor& v, double l2, const 
   for_each_task(problems * chunks, std::min(rows, n) * p, [&] {
     return [&, tile = std::vector<T>(p)](int64_t task) mutable {
       const int64_t b = task / chunks, begin = task % chunks * rows;
-      const Problem<T> at{Rows<T>(x_data + x_at[b], stride, d), c_data + c_at[b], v_data + v_at[b], p};
-      run_chunk(at, begin, std::min(n, begin + rows), tile.data(), partial.get() + task * p);
+      const FewProducts<T> at{Rows<T>(x_data + x_at[b], stride, d), c_data + c_at[b], 1, 0, v_data + v_at[b], p, 1};
+      few_products(at, begin, std::min(n, begin + rows), tile.data(), partial.get() + task * p);
     };
   });
 

@@ -25,30 +25,29 @@ constexpr int64_t kSumWidth = 512;      // entries of a result that one task sum
 constexpr int64_t kShortRow = 1 << 11;  // bytes of a row up to which rows are multiplied one by one
 constexpr int64_t kMinAhead = 1 << 15;  // bytes between the rows at work and those being fetched
 
-// A register of right-hand sides or columns, and the same lying anywhere in memory.
-template <typename T, int Bytes>
-struct VecOf {
-  typedef T type __attribute__((vector_size(Bytes)));
-  typedef T loose __attribute__((vector_size(Bytes), aligned(sizeof(T)), may_alias));
-};
-
-// 32 bytes: the AVX2 copy keeps a block's sums in its 16 registers, and Zen's AVX-512 issues two of them per cycle.
+// A register, and the same lying anywhere in memory. 32 bytes: the AVX2 copy keeps a block's sums in its 16 registers,
+// and Zen's AVX-512 issues two of them per cycle.
 template <typename T>
-using Vec = typename VecOf<T, 32>::type;
+struct VecOf {
+  typedef T type __attribute__((vector_size(32)));
+  typedef T loose __attribute__((vector_size(32), aligned(sizeof(T)), may_alias));
+};
+template <typename T>
+using Vec = typename VecOf<T>::type;
 template <typename T>
 using Mask = Vec<std::conditional_t<sizeof(T) == 4, int32_t, int64_t>>;
 template <typename T>
 constexpr int64_t kLanes = 32 / sizeof(T);
 
 // The vector that starts at `from`, by reference: vectors passed by value would depend on the copy's instruction set.
-template <int Bytes = 32, typename T>
-AMU_FAST_INLINE const typename VecOf<T, Bytes>::loose& load(const T* from) {
-  return *reinterpret_cast<const typename VecOf<T, Bytes>::loose*>(from);
+template <typename T>
+AMU_FAST_INLINE const typename VecOf<T>::loose& load(const T* from) {
+  return *reinterpret_cast<const typename VecOf<T>::loose*>(from);
 }
 
-template <int Bytes = 32, typename T>
-AMU_FAST_INLINE typename VecOf<T, Bytes>::loose& at_vector(T* to) {
-  return *reinterpret_cast<typename VecOf<T, Bytes>::loose*>(to);
+template <typename T>
+AMU_FAST_INLINE typename VecOf<T>::loose& at_vector(T* to) {
+  return *reinterpret_cast<typename VecOf<T>::loose*>(to);
 }
 
 AMU_FAST_INLINE float add_lanes(const Vec<float>& a) {
@@ -96,7 +95,7 @@ struct Ahead {
 template <typename T, int R, int V>
 AMU_FAST_INLINE void dot_rows(const Rows<T>& rows, const T* x, const T* const* v, double (*z)[R], Ahead& ahead) {
   constexpr int64_t L = kLanes<T>;
-  constexpr int kSums = R > 1 && V > 1 ? 1 : R > 1 ? 2 : 4;  // chains that hide the latency of a multiply-add
+  constexpr int kSums = std::clamp(8 / (R * V), 1, 4);  // 8 chains hide the latency of a multiply-add
   constexpr int kStep = std::max(2, kSums);
   for (int64_t begin = 0; begin < rows.d; begin += kColumns) {
     const int64_t end = std::min(rows.d, begin + kColumns);
@@ -129,62 +128,71 @@ AMU_FAST_INLINE void dot_rows(const Rows<T>& rows, const T* x, const T* const* v
   }
 }
 
-// The same, one row after the other where rows are short: the hardware fetches one dense stream better than R.
+// The same, Step rows at a time.
+template <typename T, int R, int V, int Step>
+AMU_FAST_INLINE void dot_in_steps(const Rows<T>& rows, const T* x, const T* const* v, double (*z)[R], Ahead& ahead) {
+  for (int k = 0; k < R; k += Step) {
+    double part[V][Step];
+    for (int i = 0; i < V; ++i) std::copy(z[i] + k, z[i] + k + Step, part[i]);
+    dot_rows<T, Step, V>(rows, x + k * rows.stride, v, part, ahead);
+    for (int i = 0; i < V; ++i) std::copy(part[i], part[i] + Step, z[i] + k);
+  }
+}
+
+// The same, one row after the other where rows are short: the hardware fetches one dense stream better than R. More
+// than two vectors leave registers for two rows only.
 template <typename T, int R, int V>
 AMU_FAST_INLINE void dot_block(const Rows<T>& rows, const T* x, const T* const* v, double (*z)[R], Ahead& ahead) {
-  if (R == 1 || rows.d * static_cast<int64_t>(sizeof(T)) > kShortRow) return dot_rows<T, R, V>(rows, x, v, z, ahead);
-  for (int k = 0; k < R; ++k) {
-    double one[V][1];
-    for (int i = 0; i < V; ++i) one[i][0] = z[i][k];
-    dot_rows<T, 1, V>(rows, x + k * rows.stride, v, one, ahead);
-    for (int i = 0; i < V; ++i) z[i][k] = one[i][0];
-  }
+  if (rows.d * static_cast<int64_t>(sizeof(T)) <= kShortRow) return dot_in_steps<T, R, V, 1>(rows, x, v, z, ahead);
+  dot_in_steps<T, R, V, std::min(R, V > 2 ? 2 : 4)>(rows, x, v, z, ahead);
 }
 
-// y[j] += sum_k r[k] x[k][j] for R rows from `x` on; with `Squares` also q[j] += sum_k c[k] x[k][j]^2.
-template <typename T, int R, bool Squares>
-AMU_FAST_INLINE void add_vector(const Rows<T>& rows, const T* x, const T* r, const T* c, int64_t j, T* y, T* q,
+// The i-th of V sums, at y + i stride, gets sum_k r[i][k] x[k] of R rows at columns [j, j + kLanes), all of them or
+// the `fresh` ones. With `Squares` the last sum is one of squares.
+template <typename T, int R, int V, bool Squares>
+AMU_FAST_INLINE void add_vector(const Rows<T>& rows, const T* x, const T (*r)[R], int64_t j, T* y, int64_t stride,
                                 const Mask<T>* fresh) {
-  Vec<T> first = load(x + j) * r[0], second = Vec<T>{};
-  if (Squares) second = load(x + j) * load(x + j) * c[0];
-  for (int k = 1; k < R; ++k) {
+  Vec<T> sum[V] = {};
+  for (int k = 0; k < R; ++k) {
     const Vec<T> row = load(x + k * rows.stride + j);
-    first += row * r[k];
-    if (Squares) second += row * row * c[k];
+    for (int i = 0; i < V; ++i) {
+      const Vec<T> term = Squares && i == V - 1 ? row * row : row;
+      sum[i] = k == 0 ? term * r[i][0] : sum[i] + term * r[i][k];
+    }
   }
-  at_vector(y + j) += fresh ? (*fresh ? first : Vec<T>{}) : first;
-  if (Squares) at_vector(q + j) += fresh ? (*fresh ? second : Vec<T>{}) : second;
+  for (int i = 0; i < V; ++i) at_vector(y + i * stride + j) += fresh ? (*fresh ? sum[i] : Vec<T>{}) : sum[i];
 }
 
-template <typename T, int R, bool Squares>
-AMU_FAST_INLINE void add_rows(const Rows<T>& rows, const T* AMU_FAST_RESTRICT x, const T* r, const T* c,
-                              T* AMU_FAST_RESTRICT y, T* AMU_FAST_RESTRICT q, Ahead& ahead) {
+// The same for all columns.
+template <typename T, int R, int V, bool Squares = false>
+AMU_FAST_INLINE void add_rows(const Rows<T>& rows, const T* AMU_FAST_RESTRICT x, const T (*r)[R],
+                              T* AMU_FAST_RESTRICT y, int64_t stride, Ahead& ahead) {
   constexpr int64_t L = kLanes<T>;
   const int64_t d = rows.d;
   int64_t j = 0;
   for (; j + 2 * L <= d; j += 2 * L) {
-    for (int u = 0; u < 2; ++u) add_vector<T, R, Squares>(rows, x, r, c, j + u * L, y, q, nullptr);
+    for (int u = 0; u < 2; ++u) add_vector<T, R, V, Squares>(rows, x, r, j + u * L, y, stride, nullptr);
     ahead.lines(R / 2);
   }
   if (j + L <= d) {
-    add_vector<T, R, Squares>(rows, x, r, c, j, y, q, nullptr);
+    add_vector<T, R, V, Squares>(rows, x, r, j, y, stride, nullptr);
     j += L;
   }
   if (j == d) return;
-  if (d >= L) return add_vector<T, R, Squares>(rows, x, r, c, d - L, y, q, &rows.fresh);
+  if (d >= L) return add_vector<T, R, V, Squares>(rows, x, r, d - L, y, stride, &rows.fresh);
   for (; j < d; ++j) {
     for (int k = 0; k < R; ++k) {
-      y[j] += r[k] * x[k * rows.stride + j];
-      if (Squares) q[j] += c[k] * x[k * rows.stride + j] * x[k * rows.stride + j];
+      const T entry = x[k * rows.stride + j];
+      for (int i = 0; i < V; ++i) y[i * stride + j] += r[i][k] * (Squares && i == V - 1 ? entry * entry : entry);
     }
   }
 }
 
 // Rows of one task: a function of the sizes alone, so that the order of the sums never depends on the machine.
-inline int64_t rows_per_chunk(int64_t n, int64_t d) {
+inline int64_t rows_per_chunk(int64_t n, int64_t d, int64_t least = kMinChunkRows) {
   const int64_t worth = kMinChunk / std::max<int64_t>(d, 1);
   const int64_t fit = (n + kMaxChunks - 1) / kMaxChunks;
-  const int64_t rows = std::max({kMinChunkRows, worth, fit});
+  const int64_t rows = std::max({least, worth, fit});
   return (rows + 2 * kRows - 1) / (2 * kRows) * (2 * kRows);
 }
 

@@ -17,7 +17,8 @@ from torch import Tensor
 from amu_fast.errors import DataError
 from amu_fast.linalg import GlmHessian, Solution
 from amu_fast.ops import losses
-from amu_fast.ops.newton import Problems, minimise, times
+from amu_fast.ops.glm_mixed import glm_mixed_vjp
+from amu_fast.ops.newton import Problems, minimise
 
 
 @dataclass(frozen=True)
@@ -94,31 +95,31 @@ class LinearFollower:
 
     def mixed_vjp(self, params: Tensor, adjoint: Tensor, scores: Tensor, labels: Tensor) -> tuple[Tensor, None]:
         """-d<dg(w), u>/d scores with u = adjoint (*b, d + 1) held constant: equation (7), (*b, n, d)."""
-        problems = self._problems(scores, labels)
-        w = params.double().reshape(problems.x[:, 0].shape)
-        u = adjoint.double().reshape(problems.x[:, 0].shape)
-        m = problems.margins(w)
-        along_u = problems.t * problems.y * losses.slope(self.kind, m, self.width)
-        along_w = problems.row_curvature(m) * times(problems.x, u)
-        rows = along_u.unsqueeze(-1) * u.unsqueeze(-2) + along_w.unsqueeze(-1) * w.unsqueeze(-2)
-        return -rows[..., :-1].reshape(scores.shape), None
+        x, y = self._rows(scores, labels)
+        t = torch.full_like(y, 1 / y.shape[-1])
+        return glm_mixed_vjp(x, y, t, params.double(), adjoint.double(), self.kind, self.width, True), None
 
     def _problems(self, scores: Tensor, labels: Tensor) -> Problems:
+        x, y = self._rows(scores, labels)
+        *batch, n, d = x.shape
+        x = torch.cat([x, torch.ones_like(x[..., :1])], -1).reshape(math.prod(batch), n, d + 1)
+        y = y.reshape(math.prod(batch), n)
+        return Problems(x, y, torch.full_like(y, 1 / n), self.kind, self.l2, self.width)
+
+    def _rows(self, scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows (*b, n, d) and labels (*b, n) in float64, checked."""
         if not scores.is_floating_point():
             raise DataError(f"scores must be floating point, got {scores.dtype}; use scores.double()")
         if scores.dim() < 2 or labels.shape != scores.shape[:-1]:
             raise DataError(
                 f"scores must be (*b, n, d) and labels (*b, n), got {tuple(scores.shape)} and {tuple(labels.shape)}"
             )
-        *batch, n, d = scores.shape
-        if n == 0:
+        if scores.shape[-2] == 0:
             raise DataError(f"scores must have at least one row, got shape {tuple(scores.shape)}")
-        x = scores.detach().double().reshape(math.prod(batch), n, d)
-        y = labels.double().reshape(math.prod(batch), n)
+        y = labels.double()
         if bool((y.abs() != 1).any()):
             raise DataError(f"labels must be +1 (member) or -1, got values {labels.unique().tolist()[:5]}")
-        x = torch.cat([x, torch.ones_like(x[..., :1])], -1)
-        return Problems(x, y, torch.full_like(y, 1 / n), self.kind, self.l2, self.width)
+        return scores.detach().double(), y
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,7 @@
     DampedOperator    H = B + damping I                     changes the linear system, never the problem
 
 Shapes: `(*b, p, p)` for the operator, `(*k, *b, p)` for what it multiplies: leading dimensions beyond the
-operator's own batch are right-hand sides. Products with many right-hand sides are matrix products with the
-right-hand sides as columns, so no matrix is ever copied per right-hand side.
+operator's own batch are right-hand sides, columns of one product: no matrix is copied per right-hand side.
 """
 
 from __future__ import annotations
@@ -20,9 +19,15 @@ from torch import Tensor
 
 from amu_fast.errors import DataError
 from amu_fast.ops.glm import glm_hvp
+from amu_fast.ops.glm_arguments import product_columns, transposed_product_columns
+from amu_fast.ops.glm_multi import glm_hvp_multi
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+
+# Right-hand sides up to which one fused pass beats two matrix products: docs/performance.md.
+_FUSED_COLUMNS = 32
 
 
 @runtime_checkable
@@ -170,22 +175,17 @@ class GlmHessian:
         return self.x.device
 
     def matvec(self, v: Tensor) -> Tensor:
-        """H v for `v (*k, *b, p)`: one pass over x without k, two matrix products with it."""
+        """H v for `v (*k, *b, p)`: one pass over x, or two matrix products for very many right-hand sides."""
         batch_ndim = self.x.dim() - 2
         if v.dim() == batch_ndim + 1:
             return glm_hvp(self.x, self.c, v, self.l2, self.intercept)
         return on_columns(self._columns, v, batch_ndim)
 
     def _columns(self, v: Tensor) -> Tensor:
-        d = self.x.shape[-1]
-        z = self.x @ v[..., :d, :]
-        if self.intercept:
-            z = z + v[..., d:, :]
-        z = z * self.c[..., None]
-        y = self.x.mT @ z
-        if self.intercept:
-            y = torch.cat([y, z.sum(-2, keepdim=True)], -2)
-        return y + self.l2 * v
+        if v.shape[-1] <= _FUSED_COLUMNS and self.dtype in (torch.float32, torch.float64):
+            return glm_hvp_multi(self.x, self.c[..., None], v, self.l2, self.intercept)
+        z = self.c[..., None] * product_columns(self.x, v, self.intercept)
+        return transposed_product_columns(self.x, z, self.intercept) + self.l2 * v
 
     def _augmented(self) -> Tensor:
         ones = self.x.new_ones((*self.x.shape[:-1], 1))

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 # Right-hand sides up to which one fused pass beats two matrix products: docs/performance.md.
-_FUSED_COLUMNS = 32
+_FUSED_COLUMNS = 64
 
 
 @runtime_checkable

@@ -39,20 +39,19 @@ class RowCall:
         problem = self.problem
         scores = problem.scores[number % len(problem.scores)]
         out = torch.zeros_like(scores)
-        for train, held, y, z in self._batches():
+        for train, held, y, z in self._batches(problem):
             for index, rows in zip((train, held), self._solve(scores, train, held, y, z), strict=True):
                 out.index_add_(0, index.flatten(), rows.flatten(0, 1).to(out.dtype))
         return out
 
     def judge(self, whole: AuditorProblem) -> Verdict:
-        """Against the oracle of the whole case."""
-        scores = self.problem.scores[0]
-        parts = [self._solve(scores, *batch) for batch in self._batches()]
-        train, held = (torch.cat([part[side].to(scores.dtype) for part in parts]) for side in (0, 1))
+        """Against the oracle of the whole case; only problems that it knows are solved for this."""
+        scores, part = self.problem.scores[0], self.problem.first(whole.case.checked_groups)
+        parts = [self._solve(scores, *batch) for batch in self._batches(part)]
+        train, held = (torch.cat([rows[side].to(scores.dtype) for rows in parts]) for side in (0, 1))
         return whole.judge((train, held), self.problem.case.groups)
 
-    def _batches(self) -> list[tuple[Tensor, ...]]:
-        p = self.problem
+    def _batches(self, p: AuditorProblem) -> list[tuple[Tensor, ...]]:
         return list(zip(*(t.split(self.chunk) for t in (p.train, p.held, p.y, p.z)), strict=True))
 
     def _solve(self, scores: Tensor, train: Tensor, held: Tensor, y: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:

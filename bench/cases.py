@@ -83,7 +83,8 @@ _AUDITOR = (
     AuditorCase("cifar10", groups=10, per_side=100, columns=11, peer_groups=4),
     AuditorCase("cifar100", groups=100, per_side=10, columns=101, peer_groups=10),
     AuditorCase("language-model", groups=1, per_side=183, columns=16, peer_groups=1, seconds=25),
-    AuditorCase("large", groups=3334, per_side=143, columns=63, checked_groups=100, sets=1, peer_groups=2, seconds=120),
+    # 10,080 problems: a count with many divisors, for contenders whose batches must be equal.
+    AuditorCase("large", groups=3360, per_side=143, columns=63, checked_groups=160, sets=1, peer_groups=2, seconds=120),
     AuditorCase("cifar10-logistic", groups=10, per_side=100, columns=11, loss="logistic", seconds=15),
     AuditorCase("cifar100-logistic", groups=100, per_side=10, columns=101, loss="logistic", seconds=15),
     AuditorCase("cifar10-standardized", groups=10, per_side=100, columns=11, standardize=True, seconds=5),

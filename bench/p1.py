@@ -11,7 +11,7 @@ from amu_fast.bench.auditor_problem import AuditorProblem, newton_steps
 from amu_fast.bench.auditor_rows import FitCall, OurCall, RowCall
 from amu_fast.bench.cases import AuditorCase
 from amu_fast.bench.contender import Call, Contender, Limit, NotAvailable, Verdict
-from amu_fast.bench.roofline import Ceiling, Sizes, gemm, read
+from amu_fast.bench.roofline import Ceiling, Sizes, gemm, reads
 
 BOTH, FIT = "fit + gradient", "fit alone"
 #: Seconds in which a contender must be ready.
@@ -79,7 +79,7 @@ def limit(problem: AuditorProblem) -> Limit:
 def ceilings(problem: AuditorProblem, sizes: Sizes) -> Mapping[str, Ceiling]:
     """Both GEMM rates: the factor may be float32."""
     rates = {f"gemm {dtype}": gemm(dtype, sizes, problem.device) for dtype in ("float64", "float32")}
-    return {"read": read(sizes, problem.device), **rates}
+    return {**reads(sizes, problem.device), **rates}
 
 
 def _peer(module: str, function: str, *arguments: object) -> Call:

@@ -12,7 +12,7 @@ from torch import Tensor
 from amu_fast.bench.cases import SolveCase
 from amu_fast.bench.contender import Call, Contender, Limit, Verdict
 from amu_fast.bench.p1 import load_peer
-from amu_fast.bench.roofline import Ceiling, Sizes, gemm, read
+from amu_fast.bench.roofline import Ceiling, Sizes, gemm, reads
 from amu_fast.bench.solve_problem import SolveProblem
 from amu_fast.linalg import ConjugateGradient, GlmHessian, NystromPreconditioner, Solution
 
@@ -79,8 +79,8 @@ def limit(problem: SolveProblem) -> Limit:
 
 
 def ceilings(problem: SolveProblem, sizes: Sizes) -> Mapping[str, Ceiling]:
-    """A sum over the case's own rows."""
-    return {"read": read(sizes, problem.x.device, problem.x), "gemm float32": gemm("float32", sizes, problem.x.device)}
+    """Reading the case's own rows."""
+    return {**reads(sizes, problem.x.device, problem.x), "gemm float32": gemm("float32", sizes, problem.x.device)}
 
 
 def solve_ours(problem: SolveProblem, rhs: Tensor) -> Solution:

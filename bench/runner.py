@@ -21,6 +21,8 @@ FAMILIES: dict[str, ModuleType] = {"P1": p1, "P2": p2, "P3": p3, "P5": p5}
 OPERATORS = {"P1": "auditor_step", "P3": "spd_solve", "P5": "glm_hvp"}
 #: A peer of P5 is stopped at this many times our time.
 STOP = 10.0
+#: Noise of the ceilings, or data that a cache holds: such a share is no result.
+PASSED_LIMIT = "share above 1: the measured ceiling is too low"
 NAN = math.nan
 UNJUDGED = Verdict(NAN, NAN)
 
@@ -90,7 +92,8 @@ def _judged(contender: Contender, module: ModuleType, problem: Any, patience: fl
             verdict = module.check(problem, call)
         passed = verdict.passed or not contender.gated
         if passed:
-            call(0)
+            with limited(module.PATIENCE):
+                call(0)
     except NotAvailable as error:
         return Entry(contender, error.outcome, notes=str(error))
     except OutOfTime as error:
@@ -105,7 +108,8 @@ def _records(
 ) -> list[Record]:
     device = _device(problem)
     limit, (whole, unit) = module.limit(problem), module.units(problem)
-    read, gemm = rates["copy" if "copy" in rates else "read"], rates[f"gemm {limit.dtype}"]
+    reads = [rate for name, rate in rates.items() if name.startswith("read ")]
+    read, gemm = rates["copy"] if "copy" in rates else max(reads), rates[f"gemm {limit.dtype}"]
     least = max(limit.bytes / read, limit.flops / gemm) / whole
     name = family(case)
     operator = getattr(case, "operator", None) or OPERATORS[name]
@@ -118,7 +122,16 @@ def _records(
     )  # fmt: skip
     lines = [_line(blank, entry) for entry in entries]
     base = next((line.per_unit for line in lines if line.ours), NAN)
-    return [replace(line, ratio=line.per_unit / base, share=least / line.per_unit) for line in lines]
+    return [_compared(line, base, least) for line in lines]
+
+
+def _compared(line: Record, base: float, least: float) -> Record:
+    """With its ratio to ours and its share of the limit; a share above 1 says that the limit is not one."""
+    share = least / line.per_unit
+    doubt = [PASSED_LIMIT] if share > 1 else []
+    return replace(
+        line, ratio=line.per_unit / base, share=share, notes="; ".join([*filter(None, [line.notes]), *doubt])
+    )
 
 
 def _line(blank: Record, entry: Entry) -> Record:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import sys
 import time
+from dataclasses import fields, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 from oracle import Follower
 from oracle import auditor_step as dense_step
 
-from amu_fast.bench import gpu, readme, runner
+from amu_fast.bench import gpu, readme, records, runner
 from amu_fast.bench.auditor_problem import AuditorProblem, ours
 from amu_fast.bench.cases import CPU, GPU, SMOKE, AuditorCase, ProductCase, SolveCase, SpdCase
 from amu_fast.bench.contender import Contender, NotAvailable, Verdict
@@ -52,7 +53,7 @@ def test_problems_of_the_paper_have_its_sizes():
     for name, problems, train in (("cifar10", 30, 140), ("cifar100", 300, 14), ("language-model", 3, 256)):
         assert tuple(AuditorProblem.of(sizes[name], HOST).train.shape) == (problems, train)
     large = sizes["large"]
-    assert (large.groups * large.folds, large.columns + 1) == (10_002, 64)
+    assert (large.groups * large.folds, large.columns + 1) == (10_080, 64)
     assert {case.columns for case in GPU if isinstance(case, ProductCase)} >= {64, 1001, 4096, 131_072}
 
 
@@ -121,6 +122,15 @@ def stubborn():
     while True:
         with contextlib.suppress(Exception):
             time.sleep(0.005)
+
+
+def test_a_share_above_one_is_doubted_and_not_clipped():
+    blank = records.Record(**{f.name: "" for f in fields(records.Record)})
+    line = replace(blank, seconds=1.0, units=2, notes="n")
+    assert runner._compared(line, 0.25, 0.25).notes == "n"
+    above = runner._compared(line, 0.25, 0.75)
+    assert (above.ratio, above.share) == (2.0, 1.5)
+    assert above.notes == f"n; {runner.PASSED_LIMIT}"
 
 
 def test_an_alarm_is_not_swallowed_and_leaves_nothing_behind():

@@ -64,6 +64,7 @@ class SolveCase:
         decay: singular values of the features fall as j^-decay.
         l2: of the Hessian.
         rank: of our Nystrom preconditioner.
+        sketch_rows: of its sketch.
         peer_rank: of the peers' low-rank preconditioners.
     """
 
@@ -72,8 +73,9 @@ class SolveCase:
     columns: int
     decay: float = 1.0
     l2: float = 1e-5
-    rank: int = 64
-    peer_rank: int = 64
+    rank: int = 100
+    sketch_rows: int = 4000
+    peer_rank: int = 100
     seconds: float = 60.0
 
 
@@ -132,7 +134,7 @@ SMOKE: tuple[Case, ...] = (
     ),
     SpdCase("smoke-float32", 3, 5, 1e2, "float32", seconds=0.1),
     SpdCase("smoke-float64", 3, 5, 1e2, "float64", seconds=0.1),
-    SolveCase("smoke", 200, 20, rank=8, peer_rank=8, seconds=0.1),
+    SolveCase("smoke", 200, 20, rank=8, sketch_rows=200, peer_rank=8, seconds=0.1),
 )
 
 

@@ -42,6 +42,7 @@ def contenders(case: SolveCase) -> list[Contender]:
     """Ours first. Peers in float32, as the rows are, and in float64, where rounding does not stop them."""
     float32, float64 = torch.float32, torch.float64
     rank = f"rank {case.peer_rank}"
+    sketch = f"CG, Nystrom of rank {case.rank} from {case.sketch_rows} rows"
 
     def peer(name: str, module: str, function: str, dtype: torch.dtype = float32, notes: str = "") -> Contender:
         precision = str(dtype).removeprefix("torch.")
@@ -49,7 +50,14 @@ def contenders(case: SolveCase) -> list[Contender]:
         return Contender(label, partial(load_peer, module, function, (dtype,)), SOLVE, precision, notes=notes)
 
     return [
-        Contender("amu_fast", nystrom, SOLVE, "float32", ours=True, notes=f"CG, Nystrom of rank {case.rank}"),
+        Contender(
+            "amu_fast",
+            nystrom,
+            SOLVE,
+            "float32",
+            ours=True,
+            notes=f"CG, Nystrom of rank {case.rank}, {case.sketch_rows} rows",
+        ),
         Contender("amu_fast, no preconditioner", plain, SOLVE, "float32", notes="CG"),
         *(peer("linear_cg", "linear_cg", "plain", dtype) for dtype in (float32, float64)),
         *(peer("linear_cg, pivoted Cholesky", "linear_cg", "pivoted", dtype, rank) for dtype in (float32, float64)),
@@ -71,11 +79,12 @@ def units(problem: SolveProblem) -> tuple[int, str]:
 
 
 def limit(problem: SolveProblem) -> Limit:
-    """The rows once per product of ours, the sketch's products in one pass over them each way."""
+    """The rows once per product of ours and for their norms, the sampled ones once for the sketch."""
     solution = solve_ours(problem, problem.rhs[0])
     n, d = problem.x.shape
-    passes = int(solution.steps) + 2
-    return Limit(float(passes * n * d * 4), 4.0 * n * d * (int(solution.steps) + problem.case.rank), "float32")
+    case, steps = problem.case, int(solution.steps)
+    bytes_read = 4.0 * d * ((steps + 2) * n + case.sketch_rows)
+    return Limit(bytes_read, 4.0 * d * (steps * n + case.sketch_rows * case.rank), "float32")
 
 
 def ceilings(problem: SolveProblem, sizes: Sizes) -> Mapping[str, Ceiling]:
@@ -86,7 +95,8 @@ def ceilings(problem: SolveProblem, sizes: Sizes) -> Mapping[str, Ceiling]:
 def solve_ours(problem: SolveProblem, rhs: Tensor) -> Solution:
     """Sketch, then conjugate gradients; the sketch is paid for in every call."""
     hessian = GlmHessian(problem.x, problem.c, problem.case.l2, intercept=False)
-    sketch = NystromPreconditioner.from_operator(hessian, problem.case.rank)
+    case = problem.case
+    sketch = NystromPreconditioner.from_operator(hessian, case.rank, rows=case.sketch_rows)
     return ConjugateGradient(rtol=1e-6).solve(hessian, rhs, preconditioner=sketch)
 
 

@@ -50,14 +50,7 @@ def contenders(case: SolveCase) -> list[Contender]:
         return Contender(label, partial(load_peer, module, function, (dtype,)), SOLVE, precision, notes=notes)
 
     return [
-        Contender(
-            "amu_fast",
-            nystrom,
-            SOLVE,
-            "float32",
-            ours=True,
-            notes=f"CG, Nystrom of rank {case.rank}, {case.sketch_rows} rows",
-        ),
+        Contender("amu_fast", nystrom, SOLVE, "float32", ours=True, notes=sketch),
         Contender("amu_fast, no preconditioner", plain, SOLVE, "float32", notes="CG"),
         *(peer("linear_cg", "linear_cg", "plain", dtype) for dtype in (float32, float64)),
         *(peer("linear_cg, pivoted Cholesky", "linear_cg", "pivoted", dtype, rank) for dtype in (float32, float64)),

@@ -7,10 +7,6 @@
 #include <algorithm>
 #include <cstdint>
 
-#if defined(__SSE2__)
-#include <emmintrin.h>
-#endif
-
 #include "common/glm_losses.h"
 #include "common/target_clones.h"
 #include "common/tensors.h"
@@ -18,9 +14,6 @@
 
 namespace amu_fast::cpu {
 namespace {
-
-// Results beyond this many bytes leave the caches before anybody reads them: they are written around the caches.
-constexpr int64_t kStreamBytes = 1 << 25;
 
 // One problem: where its inputs lie and where its rows go.
 template <typename T>
@@ -33,20 +26,7 @@ struct Problem {
   T* out;
   int64_t p, loss;
   double width;
-  bool stream;
 };
-
-template <typename T>
-AMU_FAST_INLINE void store_past_caches(const Vec<T>& from, T* to) {
-#if defined(__SSE2__)
-  __m128i half[2];
-  __builtin_memcpy(half, &from, sizeof(half));
-  _mm_stream_si128(reinterpret_cast<__m128i*>(to), half[0]);
-  _mm_stream_si128(reinterpret_cast<__m128i*>(to) + 1, half[1]);
-#else
-  at_vector(to) = from;
-#endif
-}
 
 // out = along_u u + along_w w, d entries.
 template <typename T>
@@ -55,15 +35,8 @@ AMU_FAST_INLINE void write_row(const Problem<T>& at, T along_u, T along_w, T* AM
   const int64_t d = at.rows.d;
   const T* AMU_FAST_RESTRICT u = at.u;
   const T* AMU_FAST_RESTRICT w = at.w;
-  const int64_t misaligned = reinterpret_cast<uintptr_t>(out) % sizeof(Vec<T>) / sizeof(T);
-  const int64_t head = at.stream && misaligned != 0 ? std::min<int64_t>(d, L - misaligned) : 0;
   int64_t j = 0;
-  for (; j < head; ++j) out[j] = along_u * u[j] + along_w * w[j];
-  if (at.stream) {
-    for (; j + L <= d; j += L) store_past_caches(load(u + j) * along_u + load(w + j) * along_w, out + j);
-  } else {
-    for (; j + L <= d; j += L) at_vector(out + j) = load(u + j) * along_u + load(w + j) * along_w;
-  }
+  for (; j + L <= d; j += L) at_vector(out + j) = load(u + j) * along_u + load(w + j) * along_w;
   for (; j < d; ++j) out[j] = along_u * u[j] + along_w * w[j];
 }
 
@@ -108,13 +81,6 @@ void run_chunk(const Problem<float>& at, int64_t begin, int64_t end) { chunk<flo
 AMU_FAST_TARGET_CLONES
 void run_chunk(const Problem<double>& at, int64_t begin, int64_t end) { chunk<double>(at, begin, end); }
 
-// Stores around the caches are seen by other threads only after a fence.
-void fence() {
-#if defined(__SSE2__)
-  _mm_sfence();
-#endif
-}
-
 template <typename T>
 void launch(const Tensor& x, const Tensor& y, const Tensor& t, const Tensor& w, const Tensor& u, int64_t loss,
             double width, const Shape& batch, Tensor& out) {
@@ -129,7 +95,6 @@ void launch(const Tensor& x, const Tensor& y, const Tensor& t, const Tensor& w, 
   const int64_t n = x.size(x.dim() - 2), d = x.size(x.dim() - 1), p = w.size(w.dim() - 1);
   const int64_t stride = n > 1 ? x.stride(x.dim() - 2) : d;
   const int64_t problems = product(batch), rows = rows_per_chunk(n, d), chunks = (n + rows - 1) / rows;
-  const bool stream = problems * n * d * static_cast<int64_t>(sizeof(T)) > kStreamBytes;
 
   for_each_task(problems * chunks, std::min(rows, n) * p, [&] {
     return [&](int64_t task) {
@@ -142,10 +107,8 @@ void launch(const Tensor& x, const Tensor& y, const Tensor& t, const Tensor& w, 
                           out_data + b * n * d,
                           p,
                           loss,
-                          width,
-                          stream};
+                          width};
       run_chunk(at, begin, std::min(n, begin + rows));
-      if (stream) fence();
     };
   });
 }

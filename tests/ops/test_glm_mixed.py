@@ -99,19 +99,6 @@ def test_bitwise_equal_for_any_number_of_threads(n, d, batch, loss, dtype):
     assert_bitwise_equal_for_any_number_of_threads(lambda: GLM_MIXED_VJP.bare(*problem, loss, WIDTH, True))
 
 
-@DTYPES
-def test_a_result_larger_than_the_caches(dtype):
-    """Written around the caches, from rows that start at no multiple of a vector."""
-    problem = follower_problem(9000, 1001, dtype=dtype)
-    got = GLM_MIXED_VJP.bare(*problem, 0, WIDTH, True)
-    assert got.nbytes > 1 << 25
-    pieces = [
-        GLM_MIXED_VJP.bare(*(a[i : i + 1000] for a in problem[:3]), *problem[3:], 0, WIDTH, True)
-        for i in range(0, 9000, 1000)
-    ]
-    assert torch.equal(got, torch.cat(pieces))
-
-
 @IMPLEMENTATIONS
 @DTYPES
 @LOSSES

@@ -14,6 +14,8 @@ class AuditorCase:
         columns: scores per row, without the intercept.
         checked_groups: groups whose problems the gate compares with the oracle; None: all.
         peer_groups: groups that a contender which solves one problem after another gets; its time is per problem.
+        batch_groups: groups that a batched peer gets, in cache-sized batches, so that its time per problem does not
+            depend on how many there are; None: all.
         sets: score tensors that calls rotate through.
     """
 
@@ -27,6 +29,7 @@ class AuditorCase:
     l2: float = 1e-2
     checked_groups: int | None = None
     peer_groups: int = 2
+    batch_groups: int | None = None
     sets: int = 4
     seconds: float = 40.0
 
@@ -86,7 +89,9 @@ _AUDITOR = (
     AuditorCase("cifar100", groups=100, per_side=10, columns=101, peer_groups=10),
     AuditorCase("language-model", groups=1, per_side=183, columns=16, peer_groups=1, seconds=25),
     # 10,080 problems: a count with many divisors, for contenders whose batches must be equal.
-    AuditorCase("large", groups=3360, per_side=143, columns=63, checked_groups=160, sets=1, peer_groups=2, seconds=120),
+    AuditorCase(
+        "large", groups=3360, per_side=143, columns=63, checked_groups=160, batch_groups=320, sets=1, seconds=120
+    ),
     AuditorCase("cifar10-logistic", groups=10, per_side=100, columns=11, loss="logistic", seconds=15),
     AuditorCase("cifar100-logistic", groups=100, per_side=10, columns=101, loss="logistic", seconds=15),
     AuditorCase("cifar10-standardized", groups=10, per_side=100, columns=11, standardize=True, seconds=5),
@@ -115,7 +120,12 @@ _SPD = tuple(
 _EPOCH = AuditorCase("cifar100-epoch", groups=500, per_side=10, columns=101, peer_groups=10, seconds=15)
 
 #: What a CPU runs, what a GPU runs, and all of it tiny.
-CPU: tuple[Case, ...] = (*_AUDITOR, *_products(("float32",)), *_SPD, SolveCase("logistic", 20_000, 4096))
+CPU: tuple[Case, ...] = (
+    *_AUDITOR,
+    *_products(("float32",)),
+    SolveCase("logistic", 20_000, 4096),
+    *_SPD,
+)
 GPU: tuple[Case, ...] = (
     *(replace(case, seconds=min(case.seconds, 10.0)) for case in (*_AUDITOR, _EPOCH)),
     *(replace(case, seconds=3.0) for case in _products(("float32", "bfloat16"))),

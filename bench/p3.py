@@ -18,7 +18,7 @@ from amu_fast.bench.spd_problem import SpdProblem
 SOLVE = "solve"
 REFINED = "float32, residual float64"
 #: Seconds in which a contender must be ready.
-PATIENCE = 20.0
+PATIENCE = 6.0
 #: Tolerances of an iterative contender from loose to tight; on few systems it is found out which passes.
 TRIED = {"float32": (1e-6, 1e-7, 1e-8), "float64": (1e-10, 1e-12, 1e-13)}
 TRIAL_SYSTEMS = 32

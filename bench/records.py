@@ -32,7 +32,8 @@ class Record:
     """One contender in one run of one case.
 
     Attributes:
-        outcome: "ok", "did not reach", "not installed", "not built", "skipped", "failed".
+        outcome: "ok"; "did not reach" (the accuracy; in P5 also within ten times our time); "out of time" (to get
+            ready, whatever its accuracy); "not installed", "not built", "skipped", "failed".
         error: as the case defines it; tolerance: the largest that passes.
         seconds: median of a call; p20, p80: its spread; samples: calls.
         units: problems, systems or products per call; unit: what one is.

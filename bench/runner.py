@@ -77,7 +77,7 @@ def _admit(module: ModuleType, problem: Any, case: Case) -> list[Entry]:
     for contender in module.contenders(case):
         entry = _judged(contender, module, problem, patience)
         if contender.ours and entry.call is not None and isinstance(case, SolveCase):
-            patience = STOP * min(wall_clock(partial(entry.call, number)) for number in (1, 2))
+            patience = min(module.PATIENCE, STOP * min(wall_clock(partial(entry.call, number)) for number in (1, 2)))
         entries.append(entry)
         print(f"  {contender.name}: {entry.outcome}, error {entry.verdict.error:.2g} {entry.notes}", file=sys.stderr)
     return entries
@@ -97,7 +97,9 @@ def _judged(contender: Contender, module: ModuleType, problem: Any, patience: fl
     except NotAvailable as error:
         return Entry(contender, error.outcome, notes=str(error))
     except OutOfTime as error:
-        return Entry(contender, "did not reach", notes=str(error))
+        # Says nothing about its accuracy, except where the case itself bounds the time in which to reach it.
+        outcome = "did not reach" if patience < module.PATIENCE else "out of time"
+        return Entry(contender, outcome, notes=str(error))
     except Exception as error:
         return Entry(contender, "failed", notes=f"{type(error).__name__}: {error}"[:300])
     return Entry(contender, "ok" if passed else "did not reach", call if passed else None, verdict, verdict.notes)

@@ -43,11 +43,13 @@ def _signed(x: Tensor, y: Tensor) -> Tensor:
 
 def eager(problem: AuditorProblem, dtype: torch.dtype = torch.float64) -> RowCall:
     """Batched Newton as PyTorch runs it."""
+    problem = problem.first(problem.case.batch_groups)
     return RowCall(problem, Newton(_follower(problem, dtype), problem.total), dtype, batch_size(problem, dtype))
 
 
 def compiled(problem: AuditorProblem) -> RowCall:
     """The same with `torch.compile` over a whole Newton step; shapes are fixed, so no problem leaves its batch."""
+    problem = problem.first(problem.case.batch_groups)
     dtype, problems = torch.float64, problem.train.shape[0]
     step = torch.compile(newton.newton_step, dynamic=False)
     # A last batch of another size would be compiled again.

@@ -42,6 +42,7 @@ def batched(problem: AuditorProblem) -> RowCall:
     jax = load()
     import jaxopt  # noqa: F401 (its absence is found here, not in the first call)
 
+    problem = problem.first(problem.case.batch_groups)
     case, n = problem.case, problem.train.shape[1]
     rows = partial(_payoff, jax, case.loss == "logistic", case.l2, problem.total, n < case.columns + 1)
     gradient = jax.jit(jax.vmap(jax.grad(rows, argnums=(0, 2))))

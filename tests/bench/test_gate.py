@@ -111,8 +111,11 @@ def test_outcomes_of_contenders_that_cannot_take_part():
     )
     entries = runner._admit(module, None, None)
     assert [entry.outcome for entry in entries] == [
-        "not installed", "failed", "not built", "did not reach", "did not reach",
+        "not installed", "failed", "not built", "out of time", "did not reach",
     ]  # fmt: skip
+    slow = contenders(lambda problem: hangs)[0]
+    stopped = SimpleNamespace(PATIENCE=1.0, check=lambda problem, call: call(0))
+    assert runner._judged(slow, stopped, None, 0.05).outcome == "did not reach"
     assert entries[1].notes == "RuntimeError: does not load"
     assert all(entry.call is None for entry in entries)
 

@@ -135,8 +135,9 @@ $(KERNELS)-next/.installed: $(VENV)/.installed-dev
 	$(call kernel_environment,$(KERNELS)-next,triton==$(NEXT_TRITON))
 
 # The package is built into a folder of its own, and the tests start there: from the root, every Python they start would
-# find the source tree first. nvcc is left out, which has leaks of its own. The interpreter is no sanitized program: the runtime is preloaded, libstdc++ beside it so
-# that exceptions are seen, and leaks are not looked for. Fibres have stacks that ASan knows nothing of.
+# find the source tree first. nvcc is left out, which has leaks of its own. The interpreter is no sanitized program: the
+# runtime is preloaded, libstdc++ beside it so that exceptions are seen, and leaks are not looked for. Fibres have stacks
+# that ASan knows nothing of.
 SANITIZE := -fsanitize=address,undefined -fno-sanitize=vptr -fno-sanitize-recover=all -fno-omit-frame-pointer -g1
 SANITIZED := $(abspath $(OUT))/sanitize
 TESTS_FROM_ELSEWHERE := pytest -c $(CURDIR)/pyproject.toml --rootdir $(CURDIR) -p no:cacheprovider

@@ -10,7 +10,7 @@
 namespace amu_fast::cpu {
 
 // Bytes of a vector: 32, of which AVX-512 machines with 256-bit units issue as much per cycle as of 64, and which the
-// AVX2 copy handles as it is (64 would be taken apart in memory, ten times slower).
+// AVX2 copy handles as it is (64 would be taken apart in memory).
 constexpr int kBytes = 32;
 constexpr int64_t kBlock = 4;
 

@@ -13,6 +13,7 @@ from amu_fast.audit.folds import draw, generator_of
 from amu_fast.bench.cases import AuditorCase
 from amu_fast.bench.contender import Verdict
 from amu_fast.followers import LinearFollower, Logistic, SquaredHinge
+from amu_fast.ops.auditor_chunk import FULL
 from amu_fast.ops.auditor_rows import auditor_rows
 from amu_fast.ops.auditor_step import UNCERTAIN_ROWS
 from amu_fast.ops.auditor_step import auditor_step as auditor_step_operator
@@ -43,6 +44,16 @@ class AuditorProblem:
     train_masks: Tensor
     train: Tensor
     held: Tensor
+
+    @cached_property
+    def held_out_masks(self) -> Tensor:
+        """(K, N) bool."""
+        return ~self.train_masks
+
+    @cached_property
+    def normaliser(self) -> Tensor:
+        """() float64, the rows."""
+        return torch.tensor(float(len(self.labels)), dtype=torch.float64, device=self.device)
 
     @staticmethod
     def of(case: AuditorCase, device: torch.device) -> AuditorProblem:
@@ -196,6 +207,18 @@ def ours(problem: AuditorProblem, set_number: int, fold: int | None = None) -> T
     (step.value if fold is None else step.per_problem[fold].sum()).backward()
     assert scores.grad is not None
     return scores.grad
+
+
+def operators(problem: AuditorProblem, set_number: int) -> Tensor:
+    """(N, d) gradient of the payoff by the operators `auditor_step` and `auditor_rows`."""
+    case, follower = problem.case, problem.follower
+    scores = problem.scores[set_number % len(problem.scores)]
+    per_problem, *_, coefficients, directions = auditor_step_operator.bare(
+        scores, problem.labels, problem.groups, problem.train_masks, problem.held_out_masks, problem.normaliser,
+        case.groups, follower.kind, follower.l2, follower.width, HINGE_PAYOFF, case.standardize,
+        follower.rtol, follower.max_steps, FULL,
+    )  # fmt: skip
+    return auditor_rows.bare(torch.ones_like(per_problem), scores, problem.groups, coefficients, directions)
 
 
 def newton_steps(problem: AuditorProblem) -> float:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from amu_fast.bench.auditor_problem import AuditorProblem, ours
+from amu_fast.bench.auditor_problem import AuditorProblem, operators, ours
 from amu_fast.bench.contender import Verdict
 
 #: (rows (P, n, d), labels (P, n), held-out rows (P, h, d), labels (P, h)) -> gradients of both.
@@ -61,7 +61,7 @@ class RowCall:
 
 @dataclass(frozen=True)
 class OurCall:
-    """The public API as a call."""
+    """The public API as a call: checks, the step, its results, autograd."""
 
     problem: AuditorProblem
 
@@ -74,6 +74,21 @@ class OurCall:
         part = whole.first(whole.case.checked_groups)
         gradients = torch.stack([ours(part, 0, fold) for fold in range(part.case.folds)])
         return whole.judge(part.rows_of(gradients), part.case.groups)
+
+
+@dataclass(frozen=True)
+class OperatorCall(OurCall):
+    """The two operators below the API, as a peer is called: without checks of values and without autograd."""
+
+    def __call__(self, number: int) -> Tensor:
+        """(N, d) gradient of the payoff for one set of scores."""
+        return operators(self.problem, number)
+
+    def judge(self, whole: AuditorProblem) -> Verdict:
+        """The same numbers as the API's, which the oracle judges."""
+        if not torch.equal(self(0), ours(self.problem, 0)):
+            return Verdict(float("nan"), float("nan"), "the operators' gradient is not the API's")
+        return super().judge(whole)
 
 
 @dataclass(frozen=True)

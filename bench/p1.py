@@ -8,7 +8,7 @@ from functools import partial
 import torch
 
 from amu_fast.bench.auditor_problem import AuditorProblem, newton_steps
-from amu_fast.bench.auditor_rows import FitCall, OurCall, RowCall
+from amu_fast.bench.auditor_rows import FitCall, OperatorCall, OurCall, RowCall
 from amu_fast.bench.cases import AuditorCase
 from amu_fast.bench.contender import Call, Contender, Limit, NotAvailable, Verdict
 from amu_fast.bench.roofline import Ceiling, Sizes, gemm, reads
@@ -26,8 +26,15 @@ def build(case: AuditorCase, device: torch.device) -> AuditorProblem:
 
 
 def contenders(case: AuditorCase) -> list[Contender]:
-    """Ours first; only ours differentiates through a standardisation, only Newton is written for both losses."""
-    found = [Contender("amu_fast", OurCall, BOTH, "float64", ours=True, notes="audit.auditor_step and backward")]
+    """Ours first, called as a peer is, then through its API.
+
+    Only ours differentiates through a standardisation, only Newton is written for both losses.
+    """
+    api = "audit.auditor_step and backward: checks, results, autograd"
+    found = [
+        Contender("amu_fast", OperatorCall, BOTH, "float64", ours=True, notes="auditor_step and auditor_rows"),
+        Contender("amu_fast, public API", OurCall, BOTH, "float64", notes=api),
+    ]
     if case.standardize:
         return found
     found += [

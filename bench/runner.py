@@ -96,6 +96,9 @@ def _judged(contender: Contender, module: ModuleType, problem: Any, patience: fl
                 call(0)
     except NotAvailable as error:
         return Entry(contender, error.outcome, notes=str(error))
+    except ImportError as error:
+        # Of a peer that imports its package when it is called.
+        return Entry(contender, "not installed", notes=str(error))
     except OutOfTime as error:
         # Says nothing about its accuracy, except where the case itself bounds the time in which to reach it.
         outcome = "did not reach" if patience < module.PATIENCE else "out of time"

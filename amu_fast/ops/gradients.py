@@ -122,3 +122,16 @@ def front(name: str, bare: Callable[..., Any], rule: Rule) -> type[torch.autogra
         "generate_vmap_rule": True,
     }
     return type(name, (torch.autograd.Function,), methods)
+
+
+def node(name: str, bare: Callable[..., Any], rule: Rule) -> type[torch.autograd.Function]:
+    """The same for eager mode alone: nothing inspects signatures or fills in defaults, which outlasts small kernels."""
+
+    def forward(ctx: Any, *args: Any) -> Any:
+        with torch._C._AutoDispatchBelowAutograd():
+            output = bare(*args)
+        rule.setup_context(ctx, args, output)
+        return output
+
+    methods = {"forward": staticmethod(forward), "backward": staticmethod(rule.backward)}
+    return type(name, (torch.autograd.Function,), methods)

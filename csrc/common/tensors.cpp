@@ -59,6 +59,12 @@ Tensor with_dense_rows(const Tensor& tensor) {
   return tensor.size(last) <= 1 || tensor.stride(last) == 1 ? tensor : torch::stable::contiguous(tensor);
 }
 
+Tensor dense(const Tensor& tensor, ScalarType type) {
+  const Tensor typed = tensor.scalar_type() == type ? tensor : torch::stable::to(tensor, type);
+  // Asking is cheaper than a call of the dispatcher that changes nothing.
+  return typed.is_contiguous() ? typed : torch::stable::contiguous(typed);
+}
+
 void check_same_float(const Tensor& a, const Tensor& b, const char* what) {
   const ScalarType type = a.scalar_type();
   STD_TORCH_CHECK(type == ScalarType::Float || type == ScalarType::Double, what,

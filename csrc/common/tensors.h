@@ -2,6 +2,7 @@
 #pragma once
 
 #include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
 
 #include <cstdint>
 #include <vector>
@@ -24,6 +25,9 @@ std::vector<int64_t> batch_offsets(const Tensor& tensor, int64_t core, const Sha
 
 // `tensor` itself where its last dimension is dense, else a contiguous copy.
 Tensor with_dense_rows(const Tensor& tensor);
+
+// `tensor` itself where it is dense and of the type, else a copy that is.
+Tensor dense(const Tensor& tensor, torch::headeronly::ScalarType type);
 
 // Throws unless both are of the same floating-point type, float32 or float64.
 void check_same_float(const Tensor& a, const Tensor& b, const char* what);

@@ -83,10 +83,10 @@ Tensor auditor_rows(const Tensor& cotangents_in, const Tensor& scores_in, const 
   const ScalarType type = scores_in.scalar_type();
   const bool native = type == ScalarType::Float || type == ScalarType::Double;
   const Tensor scores = with_dense_rows(native ? scores_in : torch::stable::to(scores_in, ScalarType::Double));
-  const Tensor cotangents = torch::stable::contiguous(torch::stable::to(cotangents_in, ScalarType::Double));
-  const Tensor groups = torch::stable::contiguous(groups_in);
-  const Tensor coefficients = torch::stable::contiguous(coefficients_in);
-  const Tensor directions = torch::stable::contiguous(directions_in);
+  const Tensor cotangents = dense(cotangents_in, ScalarType::Double);
+  const Tensor groups = dense(groups_in, ScalarType::Long);
+  const Tensor coefficients = dense(coefficients_in, ScalarType::Double);
+  const Tensor directions = dense(directions_in, ScalarType::Double);
   STD_TORCH_CHECK(scores.dim() == 2 && coefficients.dim() == 3 && directions.dim() == 4 && cotangents.dim() == 2,
                   "auditor_rows: scores, coefficients, directions, cotangents need 2, 3, 4, 2 dimensions");
   const Factors f{cotangents.size(0),

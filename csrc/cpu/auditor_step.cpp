@@ -23,10 +23,6 @@ using torch::headeronly::ScalarType;
 constexpr double kSerial = 3e5;
 constexpr int64_t kAlignment = 8;
 
-Tensor as(const Tensor& tensor, ScalarType type) {
-  return torch::stable::contiguous(tensor.scalar_type() == type ? tensor : torch::stable::to(tensor, type));
-}
-
 double cast_error(ScalarType type) {
   switch (type) {
     case ScalarType::Double:
@@ -68,7 +64,9 @@ struct Plan {
 
   Plan(const Members& members, const double* labels, const bool* train, const bool* held, int64_t folds, int64_t n) {
     const int64_t groups = static_cast<int64_t>(members.starts.size()) - 1;
-    rows.resize(folds * members.starts.back());
+    // One entry more, which the last row's write may touch.
+    rows.resize(folds * members.starts.back() + 1);
+    judging.resize(members.rows.size() + 1);
     int64_t* list = rows.data();
     for (int64_t k = 0; k < folds; ++k) {
       for (int64_t g = 0; g < groups; ++g) {
@@ -81,27 +79,26 @@ struct Plan {
 
  private:
   // n = 0 for a degenerate problem: a membership cell with fewer than 2 rows, or training rows of one side only.
-  static Task cut(const Members& members, const double* labels, const bool* train, const bool* held, int64_t k,
-                  int64_t g, int64_t* list) {
+  // Without branches on the masks, which nobody can predict: each row is written to the end of both lists, and a list
+  // grows where its mask says so.
+  Task cut(const Members& members, const double* labels, const bool* train, const bool* held, int64_t k, int64_t g,
+           int64_t* list) {
     const int64_t *begin = members.rows.data() + members.starts[g], *end = members.rows.data() + members.starts[g + 1];
-    int64_t count[2][2] = {};  // [held-out][member]
-    Task task{k, g, list, 0, 0};
+    int64_t n = 0, h = 0, train_members = 0, held_members = 0;
     for (const int64_t* row = begin; row < end; ++row) {
-      if (train[*row]) {
-        list[task.n++] = *row;
-        ++count[0][labels[*row] > 0];
-      }
+      const int64_t trains = train[*row], judges = held[*row] & !train[*row], member = labels[*row] > 0;
+      list[n] = judging[h] = *row;
+      n += trains, train_members += trains & member;
+      h += judges, held_members += judges & member;
     }
-    for (const int64_t* row = begin; row < end; ++row) {
-      if (held[*row] && !train[*row]) {
-        list[task.n + task.h++] = *row;
-        ++count[1][labels[*row] > 0];
-      }
-    }
-    const bool few = count[0][0] + count[1][0] < 2 || count[0][1] + count[1][1] < 2;
-    if (few || count[0][0] == 0 || count[0][1] == 0) return Task{k, g, list, 0, 0};
-    return task;
+    const int64_t used_members = train_members + held_members;
+    const bool few = used_members < 2 || n + h - used_members < 2;
+    if (few || train_members == 0 || train_members == n) return Task{k, g, list, 0, 0};
+    std::copy_n(judging.data(), h, list + n);
+    return Task{k, g, list, n, h};
   }
+
+  std::vector<int64_t> judging;  // the held-out rows of the problem at hand
 };
 
 // Multiplications of about six Newton steps.
@@ -169,10 +166,10 @@ AuditorStep auditor_step(const Tensor& scores_in, const Tensor& labels_in, const
   const int64_t n = scores_in.size(0), d = scores_in.size(1), folds = train_in.size(0);
   const bool single = scores_in.scalar_type() == ScalarType::Float;
   const double cast = cast_error(scores_in.scalar_type());
-  const Tensor scores = single ? with_dense_rows(scores_in) : with_dense_rows(as(scores_in, ScalarType::Double));
-  const Tensor labels = as(labels_in, ScalarType::Double), groups = as(groups_in, ScalarType::Long);
-  const Tensor train = as(train_in, ScalarType::Bool), held = as(held_in, ScalarType::Bool);
-  const Tensor normaliser = as(normaliser_in, ScalarType::Double);
+  const Tensor scores = single ? with_dense_rows(scores_in) : with_dense_rows(dense(scores_in, ScalarType::Double));
+  const Tensor labels = dense(labels_in, ScalarType::Double), groups = dense(groups_in, ScalarType::Long);
+  const Tensor train = dense(train_in, ScalarType::Bool), held = dense(held_in, ScalarType::Bool);
+  const Tensor normaliser = dense(normaliser_in, ScalarType::Double);
 
   const auto empty = [&](const Shape& shape, ScalarType type) { return torch::stable::new_empty(scores, shape, type); };
   const int64_t vectors = directions(standardize);
@@ -183,7 +180,7 @@ AuditorStep auditor_step(const Tensor& scores_in, const Tensor& labels_in, const
   Tensor counts = empty({folds, num_groups, 2}, ScalarType::Long);
   Tensor coefficients = empty({folds, n, kCoefficients}, ScalarType::Double);
   Tensor factors = empty({folds, num_groups, vectors, d}, ScalarType::Double);
-  torch::stable::zero_(coefficients);
+  std::fill_n(coefficients.mutable_data_ptr<double>(), coefficients.numel(), 0.0);
 
   const Outputs out{folds,
                     num_groups,

@@ -82,7 +82,9 @@ struct Newton {
   // X^T C X. A hinge's curvatures are 0 or constant: only rows that changed sides are added or subtracted.
   FN void accumulate(double changed, double active) {
     const bool update = has_gram && set.loss != kLogistic && 2 * changed <= active;
-    if (update || 4 * active <= 3 * static_cast<double>(z.n)) {
+    // Copying a row costs about as much as its share of a Gram matrix of 14 columns.
+    const double n = static_cast<double>(z.n), p = static_cast<double>(z.p);
+    if (update || active * (p + 14) <= n * p) {
       const double* before = update ? at.c_old : nullptr;
       const int64_t rows = team.pack(at.x, z, at.c, before, at.packed, at.packed_c);
       team.gram(at.packed, z.lp, rows, z.p, z.pp, at.packed_c, at.gram, update);

@@ -37,8 +37,8 @@ struct SimdTeam {
   FN void times(const double* x, int64_t ld, int64_t n, int64_t p, const double* v, double* out) {
     int64_t i = 0;
     for (; i + 4 * kLanes <= n; i += 4 * kLanes) product<4, 1>(x + i, ld, p, v, out + i);
-    for (; i + 2 * kLanes <= n; i += 2 * kLanes) product<2, 2>(x + i, ld, p, v, out + i);
-    for (; i < n; i += kLanes) product<1, 4>(x + i, ld, p, v, out + i);
+    for (; i + 2 * kLanes <= n; i += 2 * kLanes) product<2, 4>(x + i, ld, p, v, out + i);
+    for (; i < n; i += kLanes) product<1, 8>(x + i, ld, p, v, out + i);
   }
 
   // out_j = sum_i s_i x_ij.
@@ -54,10 +54,19 @@ struct SimdTeam {
   }
 
   FN void row_norms(const double* x, int64_t ld, int64_t n, int64_t p, double* out) {
+    constexpr int kSums = 8;  // hide the latency of a multiply-add
     for (int64_t i = 0; i < n; i += kLanes) {
-      V sum = splat(0);
-      for (int64_t j = 0; j < p; ++j) sum += get(x + j * ld + i) * get(x + j * ld + i);
-      put(out + i, vsqrt(sum));
+      V sum[kSums] = {};
+      int64_t j = 0;
+      for (; j + kSums <= p; j += kSums) {
+        UNROLL for (int c = 0; c < kSums; ++c) {
+          const V value = get(x + (j + c) * ld + i);
+          sum[c] += value * value;
+        }
+      }
+      for (; j < p; ++j) sum[0] += get(x + j * ld + i) * get(x + j * ld + i);
+      UNROLL for (int c = 1; c < kSums; ++c) sum[0] += sum[c];
+      put(out + i, vsqrt(sum[0]));
     }
   }
 
@@ -78,13 +87,14 @@ struct SimdTeam {
       const double change = before ? c[i] - before[i] : c[i];
       if (change == 0) continue;
       packed_c[rows] = change;
-      for (int64_t j = 0; j < z.pp; ++j) packed[j * z.lp + rows] = x[j * z.ld + i];
+      for (int64_t j = 0; j < z.p; ++j) packed[j * z.lp + rows] = x[j * z.ld + i];
       ++rows;
     }
     for (; rows % kLanes != 0; ++rows) {
       packed_c[rows] = 0;
-      for (int64_t j = 0; j < z.pp; ++j) packed[j * z.lp + rows] = 0;
+      for (int64_t j = 0; j < z.p; ++j) packed[j * z.lp + rows] = 0;
     }
+    for (int64_t j = z.p; j < z.pp; ++j) std::fill_n(packed + j * z.lp, rows, 0.0);
     return rows;
   }
 

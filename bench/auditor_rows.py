@@ -73,7 +73,7 @@ class OurCall:
         """Against the oracle of the whole case; the folds of the checked groups apart from each other."""
         part = whole.first(whole.case.checked_groups)
         gradients = torch.stack([ours(part, 0, fold) for fold in range(part.case.folds)])
-        return whole.judge(part.rows_of(gradients), part.case.groups)
+        return whole.judge(part.rows_of(gradients), self.problem.case.groups)
 
 
 @dataclass(frozen=True)

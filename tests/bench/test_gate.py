@@ -17,6 +17,7 @@ from oracle import auditor_step as dense_step
 
 from amu_fast.bench import gpu, readme, records, runner
 from amu_fast.bench.auditor_problem import AuditorProblem, ours
+from amu_fast.bench.auditor_rows import OperatorCall, OurCall
 from amu_fast.bench.cases import CPU, GPU, SMOKE, AuditorCase, ProductCase, SolveCase, SpdCase
 from amu_fast.bench.contender import Contender, NotAvailable, Verdict
 from amu_fast.bench.p1 import load_peer
@@ -196,3 +197,11 @@ def test_a_gpu_step_runs_cases(tmp_path):
     step = gpu._step(tmp_path / "p2.log", gpu._command("p2", tmp_path, "cpu", True), 100)
     assert step.status == "ok", (tmp_path / "p2.log").read_text()
     assert (tmp_path / "p2.csv").is_file()
+
+
+def test_a_gate_on_some_groups_does_not_change_what_a_call_solves():
+    """Times are divided by the problems of a call, not by those that the oracle checked."""
+    case = replace(AUDITOR[0], checked_groups=1)
+    problem = AuditorProblem.of(case, HOST)
+    for call in (OurCall(problem), OperatorCall(problem), eager.eager(problem)):
+        assert call.judge(problem).units == case.folds * case.groups

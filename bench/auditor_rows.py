@@ -6,7 +6,7 @@ A contender gets what a user of it would keep from step to step (row numbers, la
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -73,7 +73,8 @@ class OurCall:
         """Against the oracle of the whole case; the folds of the checked groups apart from each other."""
         part = whole.first(whole.case.checked_groups)
         gradients = torch.stack([ours(part, 0, fold) for fold in range(part.case.folds)])
-        return whole.judge(part.rows_of(gradients), self.problem.case.groups)
+        verdict = whole.judge(part.rows_of(gradients), part.case.groups)
+        return replace(verdict, units=self.problem.case.folds * self.problem.case.groups)
 
 
 @dataclass(frozen=True)

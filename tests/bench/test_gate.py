@@ -204,4 +204,6 @@ def test_a_gate_on_some_groups_does_not_change_what_a_call_solves():
     case = replace(AUDITOR[0], checked_groups=1)
     problem = AuditorProblem.of(case, HOST)
     for call in (OurCall(problem), OperatorCall(problem), eager.eager(problem)):
-        assert call.judge(problem).units == case.folds * case.groups
+        verdict = call.judge(problem)
+        assert verdict.passed
+        assert verdict.units == case.folds * case.groups

@@ -166,7 +166,7 @@ def extension():
         modules.append(
             cpp_extension.CUDAExtension(
                 "amu_fast._C_cuda",
-                sources("common/*.cpp", "cuda/*.cpp", "cuda/*.cu"),
+                sources("common/**/*.cpp", "cuda/*.cpp", "cuda/*.cu"),
                 define_macros=[*macros, ("USE_CUDA", None)],
                 extra_compile_args={"cxx": flags, "nvcc": NVCC_FLAGS},
                 **shared,

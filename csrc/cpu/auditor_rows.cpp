@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "common/auditor/task.h"
+#include "common/auditor/launch.h"
 #include "common/target_clones.h"
 #include "common/tensors.h"
 #include "cpu/auditor_step.h"
@@ -14,6 +14,7 @@
 namespace amu_fast::cpu {
 namespace {
 
+using auditor::Factors;
 using auditor::kCoefficients;
 using torch::headeronly::ScalarType;
 
@@ -43,19 +44,13 @@ void add_moments(double t, const double* s, const double* vectors, int64_t d, do
   moments<double>(t, s, vectors + 2 * d, vectors + 3 * d, vectors + 4 * d, d, sum);
 }
 
-struct Factors {
-  int64_t folds, groups, n, d, count;
-  const double *cotangents, *coefficients, *directions;
-  const int64_t* group;
-};
-
 template <typename T>
 void write_row(const Factors& f, int64_t i, const T* scores, double* sum, T* out) {
   std::fill(sum, sum + f.d, 0.0);
   const int64_t g = f.group[i];
   for (int64_t k = 0; g >= 0 && k < f.folds; ++k) {
     const double weight = f.cotangents[k * f.groups + g];
-    const double* row = f.coefficients + (k * f.n + i) * kCoefficients;
+    const double* row = f.coefficients + (k * f.rows + i) * kCoefficients;
     // A problem that the caller left out must not spread its NaN, nor a row that is in none.
     if (weight == 0 || (row[0] == 0 && row[1] == 0 && row[2] == 0)) continue;
     const double* vectors = f.directions + (k * f.groups + g) * f.count * f.d;
@@ -70,7 +65,7 @@ void launch(const Factors& f, const Tensor& scores, Tensor& out) {
   const T* source = scores.const_data_ptr<T>();
   T* rows = out.mutable_data_ptr<T>();
   const int64_t stride = scores.stride(0), work = f.folds * f.count * f.d + 1;
-  torch::stable::parallel_for(0, f.n, std::max<int64_t>(1, kMinChunk / work), [&](int64_t first, int64_t last) {
+  torch::stable::parallel_for(0, f.rows, std::max<int64_t>(1, kMinChunk / work), [&](int64_t first, int64_t last) {
     std::vector<double> sum(f.d);
     for (int64_t i = first; i < last; ++i) write_row(f, i, source + i * stride, sum.data(), rows + i * f.d);
   });
@@ -78,30 +73,14 @@ void launch(const Factors& f, const Tensor& scores, Tensor& out) {
 
 }  // namespace
 
-Tensor auditor_rows(const Tensor& cotangents_in, const Tensor& scores_in, const Tensor& groups_in,
-                    const Tensor& coefficients_in, const Tensor& directions_in) {
+Tensor auditor_rows(const Tensor& cotangents, const Tensor& scores_in, const Tensor& groups, const Tensor& coefficients,
+                    const Tensor& directions) {
   const ScalarType type = scores_in.scalar_type();
   const bool native = type == ScalarType::Float || type == ScalarType::Double;
   const Tensor scores = with_dense_rows(native ? scores_in : torch::stable::to(scores_in, ScalarType::Double));
-  const Tensor cotangents = dense(cotangents_in, ScalarType::Double);
-  const Tensor groups = dense(groups_in, ScalarType::Long);
-  const Tensor coefficients = dense(coefficients_in, ScalarType::Double);
-  const Tensor directions = dense(directions_in, ScalarType::Double);
-  STD_TORCH_CHECK(scores.dim() == 2 && coefficients.dim() == 3 && directions.dim() == 4 && cotangents.dim() == 2,
-                  "auditor_rows: scores, coefficients, directions, cotangents need 2, 3, 4, 2 dimensions");
-  const Factors f{cotangents.size(0),
-                  cotangents.size(1),
-                  scores.size(0),
-                  scores.size(1),
-                  directions.size(2),
-                  cotangents.const_data_ptr<double>(),
-                  coefficients.const_data_ptr<double>(),
-                  directions.const_data_ptr<double>(),
-                  groups.const_data_ptr<int64_t>()};
-  STD_TORCH_CHECK(coefficients.size(0) == f.folds && coefficients.size(1) == f.n && directions.size(0) == f.folds &&
-                      directions.size(1) == f.groups && directions.size(3) == f.d && groups.size(0) == f.n,
-                  "auditor_rows: the factors belong to another batch of scores");
-  Tensor out = torch::stable::new_empty(scores, {f.n, f.d});
+  const auditor::FactorTensors tensors(cotangents, scores, groups, coefficients, directions);
+  const Factors f = tensors.factors();
+  Tensor out = torch::stable::new_empty(scores, {f.rows, f.d});
   if (scores.scalar_type() == ScalarType::Float) {
     launch<float>(f, scores, out);
   } else {

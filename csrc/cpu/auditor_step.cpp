@@ -10,6 +10,7 @@
 #include <memory>
 #include <vector>
 
+#include "common/auditor/launch.h"
 #include "common/tensors.h"
 #include "cpu/auditor/kernels.h"
 
@@ -22,22 +23,6 @@ using torch::headeronly::ScalarType;
 // Work in multiplications, under which more threads cost more than they save: some 300 microseconds.
 constexpr double kSerial = 3e5;
 constexpr int64_t kAlignment = 8;
-
-double cast_error(ScalarType type) {
-  switch (type) {
-    case ScalarType::Double:
-      return 0;
-    case ScalarType::Float:
-      return 0x1p-24;
-    case ScalarType::Half:
-      return 0x1p-11;
-    case ScalarType::BFloat16:
-      return 0x1p-8;
-    default:
-      STD_TORCH_CHECK(false, "scores must be float64, float32, float16 or bfloat16");
-      return 0;
-  }
-}
 
 // Rows of every group in their order, one after the other: starts (G + 1), rows.
 struct Members {
@@ -143,26 +128,13 @@ void skip(const std::vector<Task>& tasks, int64_t d, int64_t vectors, const Outp
   }
 }
 
-void check(const Tensor& scores, const Tensor& labels, const Tensor& groups, const Tensor& train, const Tensor& held) {
-  STD_TORCH_CHECK(scores.dim() == 2, "scores must be (N, d), got ", scores.dim(), " dimensions");
-  const int64_t n = scores.size(0);
-  STD_TORCH_CHECK(labels.dim() == 1 && labels.size(0) == n, "labels must be (", n, ",)");
-  STD_TORCH_CHECK(groups.dim() == 1 && groups.size(0) == n && groups.scalar_type() == ScalarType::Long,
-                  "groups must be (", n, ",) int64");
-  for (const Tensor* mask : {&train, &held}) {
-    STD_TORCH_CHECK(mask->dim() == 2 && mask->size(0) == train.size(0) && mask->size(1) == n &&
-                        mask->scalar_type() == ScalarType::Bool,
-                    "masks must be (K, ", n, ") bool");
-  }
-}
-
 }  // namespace
 
 AuditorStep auditor_step(const Tensor& scores_in, const Tensor& labels_in, const Tensor& groups_in,
                          const Tensor& train_in, const Tensor& held_in, const Tensor& normaliser_in, int64_t num_groups,
                          int64_t loss, double l2, double width, int64_t payoff, bool standardize, double rtol,
                          int64_t max_steps, int64_t parts) {
-  check(scores_in, labels_in, groups_in, train_in, held_in);
+  check_batch(scores_in, labels_in, groups_in, train_in, held_in);
   const int64_t n = scores_in.size(0), d = scores_in.size(1), folds = train_in.size(0);
   const bool single = scores_in.scalar_type() == ScalarType::Float;
   const double cast = cast_error(scores_in.scalar_type());
@@ -171,27 +143,10 @@ AuditorStep auditor_step(const Tensor& scores_in, const Tensor& labels_in, const
   const Tensor train = dense(train_in, ScalarType::Bool), held = dense(held_in, ScalarType::Bool);
   const Tensor normaliser = dense(normaliser_in, ScalarType::Double);
 
-  const auto empty = [&](const Shape& shape, ScalarType type) { return torch::stable::new_empty(scores, shape, type); };
-  const int64_t vectors = directions(standardize);
-  Tensor per_problem = empty({folds, num_groups}, ScalarType::Double);
-  Tensor params = empty({folds, num_groups, d + 1}, ScalarType::Double);
-  Tensor status = empty({folds, num_groups}, ScalarType::Char);
-  Tensor measures = empty({folds, num_groups, kMeasures}, ScalarType::Double);
-  Tensor counts = empty({folds, num_groups, 2}, ScalarType::Long);
-  Tensor coefficients = empty({folds, n, kCoefficients}, ScalarType::Double);
-  Tensor factors = empty({folds, num_groups, vectors, d}, ScalarType::Double);
-  std::fill_n(coefficients.mutable_data_ptr<double>(), coefficients.numel(), 0.0);
+  Results results(scores, folds, num_groups, standardize);
+  const Outputs out = results.outputs();
+  std::fill_n(out.coefficients, results.coefficients.numel(), 0.0);
 
-  const Outputs out{folds,
-                    num_groups,
-                    n,
-                    per_problem.mutable_data_ptr<double>(),
-                    params.mutable_data_ptr<double>(),
-                    measures.mutable_data_ptr<double>(),
-                    coefficients.mutable_data_ptr<double>(),
-                    factors.mutable_data_ptr<double>(),
-                    status.mutable_data_ptr<int8_t>(),
-                    counts.mutable_data_ptr<int64_t>()};
   const Members members(groups.const_data_ptr<int64_t>(), n, num_groups);
   const Plan plan(members, labels.const_data_ptr<double>(), train.const_data_ptr<bool>(), held.const_data_ptr<bool>(),
                   folds, n);
@@ -203,9 +158,9 @@ AuditorStep auditor_step(const Tensor& scores_in, const Tensor& labels_in, const
                     1 / *normaliser.const_data_ptr<double>()};
   const Settings set{static_cast<int>(loss),  l2,  width, static_cast<int>(payoff), standardize, rtol, max_steps,
                      static_cast<int>(parts), cast};
-  skip(plan.skipped, d, vectors, out);
+  skip(plan.skipped, d, directions(standardize), out);
   if (!plan.tasks.empty()) run(batch, set, plan.tasks, out);
-  return {per_problem, params, status, measures, counts, coefficients, factors};
+  return results.tuple();
 }
 
 }  // namespace amu_fast::cpu

@@ -1,28 +1,23 @@
 // The whole auditor step: fit, payoff, adjoint, bounds and gradient of every (fold, group) problem.
 #pragma once
 
-#include <torch/csrc/stable/tensor.h>
-
 #include <cstdint>
-#include <tuple>
+
+#include "common/auditor/launch.h"
 
 namespace amu_fast::cpu {
 
-using AuditorStep =
-    std::tuple<torch::stable::Tensor, torch::stable::Tensor, torch::stable::Tensor, torch::stable::Tensor,
-               torch::stable::Tensor, torch::stable::Tensor, torch::stable::Tensor>;
+using auditor::AuditorStep;
 
 // The operator `auditor_step` of amu_fast/ops/auditor_step.py, one problem per task; float32 and float64 scores are
 // read as they are, others through a float64 copy. Bitwise the same for any number of threads.
-AuditorStep auditor_step(const torch::stable::Tensor& scores, const torch::stable::Tensor& labels,
-                         const torch::stable::Tensor& groups, const torch::stable::Tensor& train_masks,
-                         const torch::stable::Tensor& held_out_masks, const torch::stable::Tensor& normaliser,
-                         int64_t num_groups, int64_t loss, double l2, double width, int64_t payoff, bool standardize,
-                         double rtol, int64_t max_steps, int64_t parts);
+AuditorStep auditor_step(const Tensor& scores, const Tensor& labels, const Tensor& groups, const Tensor& train_masks,
+                         const Tensor& held_out_masks, const Tensor& normaliser, int64_t num_groups, int64_t loss,
+                         double l2, double width, int64_t payoff, bool standardize, double rtol, int64_t max_steps,
+                         int64_t parts);
 
 // The operator `auditor_rows`: the gradient of sum(cotangents * per_problem) in the scores, (N, d) in their dtype.
-torch::stable::Tensor auditor_rows(const torch::stable::Tensor& cotangents, const torch::stable::Tensor& scores,
-                                   const torch::stable::Tensor& groups, const torch::stable::Tensor& coefficients,
-                                   const torch::stable::Tensor& directions);
+Tensor auditor_rows(const Tensor& cotangents, const Tensor& scores, const Tensor& groups, const Tensor& coefficients,
+                    const Tensor& directions);
 
 }  // namespace amu_fast::cpu

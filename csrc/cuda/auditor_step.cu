@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "common/auditor/block_plan.h"
+#include "common/auditor/launch.h"
 #include "common/tensors.h"
 #include "cuda/auditor_step.cuh"
 #include "cuda/auditor_step.h"
@@ -23,10 +24,6 @@ using torch::headeronly::ScalarType;
 constexpr int64_t kSmallThreads = 128;  // of a block that shares its multiprocessor with others
 constexpr int64_t kClasses = 4;         // of problems: those that need 1/8, 1/4, 1/2 and all of a block's shared memory
 constexpr int64_t kResident = 8;        // blocks of a multiprocessor that have a workspace in global memory
-
-Tensor as(const Tensor& tensor, ScalarType type) {
-  return torch::stable::contiguous(tensor.scalar_type() == type ? tensor : torch::stable::to(tensor, type));
-}
 
 Scores scores_of(const Tensor& scores) {
   const auto type = [&] {
@@ -44,11 +41,6 @@ Scores scores_of(const Tensor& scores) {
     }
   }();
   return {scores.const_data_ptr(), type, scores.stride(0), scores.size(1)};
-}
-
-double cast_error(ScoreType type) {
-  constexpr double kErrors[] = {0, 0x1p-24, 0x1p-11, 0x1p-8};
-  return kErrors[type];
 }
 
 // Values in ascending order, equal ones in the order of their places, and these places.
@@ -160,19 +152,6 @@ void run(const Inputs& in, const Settings& set, const Outputs& out) {
   }
 }
 
-void check(const Tensor& scores, const Tensor& labels, const Tensor& groups, const Tensor& train, const Tensor& held) {
-  STD_TORCH_CHECK(scores.dim() == 2, "scores must be (N, d), got ", scores.dim(), " dimensions");
-  const int64_t n = scores.size(0);
-  STD_TORCH_CHECK(labels.dim() == 1 && labels.size(0) == n, "labels must be (", n, ",)");
-  STD_TORCH_CHECK(groups.dim() == 1 && groups.size(0) == n && groups.scalar_type() == ScalarType::Long,
-                  "groups must be (", n, ",) int64");
-  for (const Tensor* mask : {&train, &held}) {
-    STD_TORCH_CHECK(mask->dim() == 2 && mask->size(0) == train.size(0) && mask->size(1) == n &&
-                        mask->scalar_type() == ScalarType::Bool,
-                    "masks must be (K, ", n, ") bool");
-  }
-}
-
 template <typename T>
 void multiply(const OnDeviceOf& device, const Factors& factors, const Scores& scores, Tensor& out) {
   const int64_t blocks = (factors.rows * factors.d + kRowThreads - 1) / kRowThreads;
@@ -186,28 +165,17 @@ AuditorStep auditor_step(const Tensor& scores, const Tensor& labels, const Tenso
                          const Tensor& held, const Tensor& normaliser, int64_t num_groups, int64_t loss, double l2,
                          double width, int64_t payoff, bool standardize, double rtol, int64_t max_steps,
                          int64_t parts) {
-  check(scores, labels, groups, train, held);
-  const int64_t n = scores.size(0), d = scores.size(1), folds = train.size(0), vectors = directions(standardize);
-  const Inputs in{with_dense_rows(scores),     as(labels, ScalarType::Double), as(groups, ScalarType::Long),
-                  as(train, ScalarType::Bool), as(held, ScalarType::Bool),     as(normaliser, ScalarType::Double)};
-  const auto zeros = [&](const Shape& shape, ScalarType type) { return torch::stable::new_zeros(scores, shape, type); };
-  Tensor per_problem = zeros({folds, num_groups}, ScalarType::Double);
-  Tensor params = zeros({folds, num_groups, d + 1}, ScalarType::Double);
-  Tensor status = zeros({folds, num_groups}, ScalarType::Char);
-  Tensor measures = zeros({folds, num_groups, kMeasures}, ScalarType::Double);
-  Tensor counts = zeros({folds, num_groups, 2}, ScalarType::Long);
-  Tensor coefficients = zeros({folds, n, kCoefficients}, ScalarType::Double);
-  Tensor factors = zeros({folds, num_groups, vectors, d}, ScalarType::Double);
-  const Outputs out{folds,
-                    num_groups,
-                    n,
-                    per_problem.mutable_data_ptr<double>(),
-                    params.mutable_data_ptr<double>(),
-                    measures.mutable_data_ptr<double>(),
-                    coefficients.mutable_data_ptr<double>(),
-                    factors.mutable_data_ptr<double>(),
-                    status.mutable_data_ptr<int8_t>(),
-                    counts.mutable_data_ptr<int64_t>()};
+  check_batch(scores, labels, groups, train, held);
+  const int64_t folds = train.size(0);
+  const Inputs in{with_dense_rows(scores),         dense(labels, ScalarType::Double),
+                  dense(groups, ScalarType::Long), dense(train, ScalarType::Bool),
+                  dense(held, ScalarType::Bool),   dense(normaliser, ScalarType::Double)};
+  Results results(scores, folds, num_groups, standardize);
+  for (Tensor* tensor : {&results.per_problem, &results.params, &results.status, &results.measures, &results.counts,
+                         &results.coefficients, &results.directions}) {
+    torch::stable::zero_(*tensor);
+  }
+  const Outputs out = results.outputs();
   const Settings set{static_cast<int>(loss),
                      l2,
                      width,
@@ -216,32 +184,16 @@ AuditorStep auditor_step(const Tensor& scores, const Tensor& labels, const Tenso
                      rtol,
                      max_steps,
                      static_cast<int>(parts),
-                     cast_error(scores_of(in.scores).type)};
+                     cast_error(in.scores.scalar_type())};
   if (folds * num_groups > 0) run(in, set, out);
-  return {per_problem, params, status, measures, counts, coefficients, factors};
+  return results.tuple();
 }
 
-Tensor auditor_rows(const Tensor& cotangents_in, const Tensor& scores_in, const Tensor& groups_in,
-                    const Tensor& coefficients_in, const Tensor& directions_in) {
-  const Tensor scores = with_dense_rows(scores_in), cotangents = as(cotangents_in, ScalarType::Double);
-  const Tensor groups = torch::stable::contiguous(groups_in);
-  const Tensor coefficients = torch::stable::contiguous(coefficients_in);
-  const Tensor directions = torch::stable::contiguous(directions_in);
-  STD_TORCH_CHECK(scores.dim() == 2 && coefficients.dim() == 3 && directions.dim() == 4 && cotangents.dim() == 2,
-                  "auditor_rows: scores, coefficients, directions, cotangents need 2, 3, 4, 2 dimensions");
-  const Factors factors{cotangents.size(0),
-                        cotangents.size(1),
-                        scores.size(0),
-                        scores.size(1),
-                        directions.size(2),
-                        cotangents.const_data_ptr<double>(),
-                        coefficients.const_data_ptr<double>(),
-                        directions.const_data_ptr<double>(),
-                        groups.const_data_ptr<int64_t>()};
-  STD_TORCH_CHECK(coefficients.size(0) == factors.folds && coefficients.size(1) == factors.rows &&
-                      directions.size(0) == factors.folds && directions.size(1) == factors.groups &&
-                      directions.size(3) == factors.d && groups.size(0) == factors.rows,
-                  "auditor_rows: the factors belong to another batch of scores");
+Tensor auditor_rows(const Tensor& cotangents, const Tensor& scores_in, const Tensor& groups, const Tensor& coefficients,
+                    const Tensor& directions) {
+  const Tensor scores = with_dense_rows(scores_in);
+  const FactorTensors tensors(cotangents, scores, groups, coefficients, directions);
+  const Factors factors = tensors.factors();
   Tensor out = torch::stable::new_empty(scores, {factors.rows, factors.d});
   if (factors.rows * factors.d == 0) return out;
   const OnDeviceOf device(scores);

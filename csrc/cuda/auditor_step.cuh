@@ -214,13 +214,6 @@ __global__ void __launch_bounds__(kRegisterThreads)
   }
 }
 
-// The factors of the gradient of all folds, see amu_fast/ops/auditor_rows.py.
-struct Factors {
-  int64_t folds, groups, rows, d, count;
-  const double *cotangents, *coefficients, *directions;
-  const int64_t* group;
-};
-
 constexpr int kRowThreads = 256;
 
 // One thread per score: the sum over the folds, in their order.

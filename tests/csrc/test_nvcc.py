@@ -56,4 +56,4 @@ def test_registration_compiles():
     """The part without device code; its headers need no CUDA toolkit."""
     defines = ["-DUSE_CUDA", "-DAMU_FAST_SCHEMAS=schemas_0", f"-I{sysconfig.get_path('include')}"]
     for source in sorted((ROOT / "csrc" / "cuda").glob("*.cpp")):
-        run([*cxx(), "-fsyntax-only", *FLAGS, *WARNINGS, *defines, str(source)])
+        run([*cxx(), "-fvisibility=hidden", "-fsyntax-only", *FLAGS, *WARNINGS, *defines, str(source)])

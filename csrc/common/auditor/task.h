@@ -30,6 +30,13 @@ struct Outputs {
   int64_t* counts;
 };
 
+// The factors of the gradient of all folds, see amu_fast/ops/auditor_rows.py; `count` directions a problem.
+struct Factors {
+  int64_t folds, groups, rows, d, count;
+  const double *cotangents, *coefficients, *directions;
+  const int64_t* group;
+};
+
 // Doubles of one row's coefficients: alpha, beta, and t where (S) applies.
 constexpr int64_t kCoefficients = 3;
 

@@ -204,7 +204,7 @@ def _cuda_row(operator: str, info: BuildInfo) -> Row:
     if operator in _served_by_triton:
         why = f"triton {metadata.version('triton')}; float64 runs the PyTorch reference"
         if operator in _WIDE and _defined(_WIDE[operator]):
-            why += f"; more than {_WIDE_COLUMNS} columns run CUDA C++"
+            why += f"; more than {_WIDE_COLUMNS} columns run CUDA C++ in every dtype"
         return Row(operator, "CUDA", "Triton", why)
     if _has_kernel(operator, "CUDA"):
         return Row(operator, "CUDA", "CUDA C++", _built(info))

@@ -16,7 +16,7 @@ from amu_fast.audit.predict import eval_mode
 from amu_fast.errors import DataError
 from amu_fast.splits import Splits
 from amu_fast.unlearn.batch_norm import latest_statistics
-from amu_fast.unlearn.game import Game
+from amu_fast.unlearn.game import Game, Leader
 from amu_fast.unlearn.methods import FineTune, ScoreMomentMatching, Stackelberg
 from amu_fast.unlearn.methods.moments import moment_gap
 from amu_fast.unlearn.optimise import Sgd
@@ -225,7 +225,7 @@ def test_game_forwards_leave_statistics_and_modes_alone(trained, splits):
     run = _run(model, splits)
     run.model.train()
     run.model[1].eval()
-    game = Game(_rows(run), Auditor(), weight=1.0)
+    game = Game(_rows(run), Leader(Auditor(), weight=1.0))
     game.descend()
     assert gradients(run.model).norm() > 0
     for name, value in run.model.named_buffers():

@@ -12,7 +12,7 @@ from amu_fast.errors import DataError
 from amu_fast.followers import SquaredHinge
 from amu_fast.unlearn.auditing import AuditRows
 from amu_fast.unlearn.batch_norm import latest_statistics
-from amu_fast.unlearn.game import Game
+from amu_fast.unlearn.game import Game, Leader
 from amu_fast.unlearn.optimise import Optimiser, Sgd
 from amu_fast.unlearn.streams import BatchStream, Joined, generator, relabel
 from amu_fast.unlearn.training import Augment, Run, Values
@@ -137,7 +137,7 @@ class Stackelberg:
         run.refresh_at_end(base)
         hold = self.auditor.hold_nonmembers
         rows = AuditRows.of(run, self.auditor.scores, self.rows_per_side, self.game_fraction, self.split_seed, hold)
-        game = Game(rows, self.auditor, self.weight, _PARTS[self.implicit], self.cap)
+        game = Game(rows, Leader(self.auditor, self.weight, parts=_PARTS[self.implicit], cap=self.cap))
         if self.schedule == "joint":
             return run.train(lambda: run.update(lambda: self._joint_gradient(run, base, game)))
         return run.train(_Alternating(self, run, base, game).step)

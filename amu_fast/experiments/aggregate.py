@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -18,7 +18,6 @@ from amu_fast.audit.intervals import (
 )
 from amu_fast.audit.metrics import collapsed
 from amu_fast.errors import DataError
-from amu_fast.experiments.evaluate import HEADLINE, differences
 from amu_fast.experiments.records import UnitRecord
 from amu_fast.experiments.runs import RunRecord
 from amu_fast.report.comparison import MethodRuns
@@ -26,6 +25,8 @@ from amu_fast.report.comparison import MethodRuns
 ACCURACY_MARGINS = {"retain_accuracy": 1.0, "forget_accuracy": 3.0, "test_accuracy": 1.0}
 """Points; test accuracy is one-sided, non-inferior (S8)."""
 ATTACK_MARGIN, ATTACK_SHARE = 5.0, 0.2
+ONE_SIDED = ("test_accuracy", "general_accuracy")
+"""Metrics that may be better than retrain's."""
 MIN_FLIP_UNITS = 6
 
 
@@ -81,10 +82,12 @@ class Comparison:
     p: float | None
 
 
-def reference_row(name: str, units: Sequence[UnitRecord], margins: Mapping[str, float]) -> Row:
-    """The original or the floor, as a row."""
-    signed = [differences(u.headline[name], u.headline["retrain"]) for u in units]
-    lost = [collapsed(u.headline[name]["test_accuracy"], u.headline["retrain"]["test_accuracy"]) for u in units]
+def reference_row(
+    name: str, units: Sequence[UnitRecord], margins: Mapping[str, float], utility: str = "test_accuracy"
+) -> Row:
+    """The original or the floor, as a row; the metrics are those that have a margin, `utility` tells a collapse."""
+    signed = [_signed(u, name, margins) for u in units]
+    lost = [collapsed(u.headline[name][utility], u.headline["retrain"][utility]) for u in units]
     seconds = [u.seconds[name] for u in units]
     panels = [u.panel[name] for u in units]
     return _row(name, None, units, signed, margins, sum(lost), seconds, 1.0 if name == "floor" else None, panels)
@@ -114,9 +117,9 @@ def _row(
     used: float | None,
     panels: Sequence[Mapping[str, float]],
 ) -> Row:
-    columns = {metric: tuple(d[metric] for d in signed) for metric in HEADLINE}
+    columns = {metric: tuple(d[metric] for d in signed) for metric in margins}
     runs = MethodRuns(name, columns, tuple(seconds), lost)
-    gaps = runs.gaps(HEADLINE)
+    gaps = runs.gaps(tuple(margins))
     return Row(
         name=name,
         share=share,
@@ -125,7 +128,7 @@ def _row(
         holds={metric: _holds(metric, column, margins[metric]) for metric, column in columns.items()},
         attained_margin=attained_margin(columns),
         gap=t_interval(gaps),
-        gap_minus_floor=None if name == "floor" else paired_t(gaps, floor_gaps(units)),
+        gap_minus_floor=None if name == "floor" else paired_t(gaps, floor_gaps(units, margins)),
         collapses=lost,
         seconds=median(seconds),
         used=used,
@@ -141,9 +144,15 @@ def compare(first: str, second: str, share: float, gaps: Mapping[str, Sequence[f
     return Comparison(first, second, share, paired_t(a, b), p)
 
 
-def floor_gaps(units: Sequence[UnitRecord]) -> list[float]:
+def floor_gaps(units: Sequence[UnitRecord], metrics: Iterable[str]) -> list[float]:
     """Per unit, what another retrain shows, in points."""
-    return [average_gap(differences(u.headline["floor"], u.headline["retrain"])) for u in units]
+    metrics = tuple(metrics)
+    return [average_gap(_signed(u, "floor", metrics)) for u in units]
+
+
+def _signed(unit: UnitRecord, name: str, metrics: Iterable[str]) -> dict[str, float]:
+    """Metrics of one of a unit's models minus retrain's, as fractions."""
+    return {metric: unit.headline[name][metric] - unit.headline["retrain"][metric] for metric in metrics}
 
 
 def margins_of(tuning: Sequence[UnitRecord]) -> dict[str, float]:
@@ -160,4 +169,4 @@ def margins_of(tuning: Sequence[UnitRecord]) -> dict[str, float]:
 
 def _holds(metric: str, column: Sequence[float], margin: float) -> bool:
     interval = t_interval(column, TOST_LEVEL).scaled(100.0)
-    return interval.low > -margin if metric == "test_accuracy" else equivalent(interval, margin)
+    return interval.low > -margin if metric in ONE_SIDED else equivalent(interval, margin)

@@ -12,19 +12,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from amu_fast.audit.intervals import Interval
 from amu_fast.errors import DataError
 from amu_fast.experiments.evaluate import Controls, headline, panel
-from amu_fast.experiments.runs import RunRecord
 from amu_fast.experiments.units import Unit
 from amu_fast.report import codec
 from amu_fast.report.provenance import plain
 from amu_fast.report.writing import write_atomic
 
-T = TypeVar("T")
+T = TypeVar("T", bound="Recorded")
 REFERENCES = ("original", "retrain", "floor")
+
+
+class Recorded(Protocol):
+    """A dataclass that is a document of its own."""
+
+    SCHEMA: ClassVar[str]
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,8 @@ class UnitRecord:
         seconds: Of each training.
         retrain_samples: Gradient samples of a retraining.
     """
+
+    SCHEMA: ClassVar[str] = "amu-fast-table-unit/1"
 
     unit: int
     task: Mapping[str, Any]
@@ -111,6 +118,8 @@ class Search:
         trials: In the order in which they ran.
     """
 
+    SCHEMA: ClassVar[str] = "amu-fast-table-search/1"
+
     family: str
     share: float
     units: tuple[int, ...]
@@ -125,22 +134,15 @@ class Search:
         return min(self.trials, key=lambda trial: trial.gap)
 
 
-SCHEMAS: dict[type, str] = {
-    UnitRecord: "amu-fast-table-unit/1",
-    RunRecord: "amu-fast-table-run/1",
-    Search: "amu-fast-table-search/1",
-}
-
-
 def save(path: Path, record: Any) -> None:
-    """Write one record."""
-    write_atomic(path, codec.dumps(record, SCHEMAS[type(record)]).encode())
+    """Write one record, of a class with a `SCHEMA`."""
+    write_atomic(path, codec.dumps(record, type(record).SCHEMA).encode())
 
 
 def read(path: Path, kind: type[T]) -> T:
     """Read one record; DataError, naming the file, if it is missing, damaged or something else."""
     try:
-        return codec.loads(path.read_bytes(), kind, SCHEMAS[kind])
+        return codec.loads(path.read_bytes(), kind, kind.SCHEMA)
     except OSError as error:
         raise DataError(f"cannot read the record {path}: {error.strerror}; make the table first") from error
     except DataError as error:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from amu_fast.experiments.evaluate import HEADLINE
 from amu_fast.experiments.families import ABLATION, FAMILIES
 from amu_fast.report.figures import GapPoint, budget_gap
 
@@ -14,36 +14,50 @@ if TYPE_CHECKING:
     from amu_fast.experiments.aggregate import Comparison, Row
     from amu_fast.experiments.summary import Summary
 
-TITLES = {
-    "original": "original (nothing done)",
-    "floor": "another retrain (floor)",
-    **{family.name: family.title for family in FAMILIES},
-    **{name: title for name, (title, _) in ABLATION.items()},
-}
-_HEADS = {"retain_accuracy": "retain", "forget_accuracy": "forget", "test_accuracy": "test", "attack_auc": "attack AUC"}
-_PANEL = {
-    "paper_accuracy": "paper's attack, accuracy",
-    "paper_auc": "its AUC",
-    "svm_auc": "SVM AUC",
-    "loss_auc": "loss AUC",
-    "ks": "KS",
-    "wasserstein_1": "W1",
-    "utility": "utility",
-}
+
+@dataclass(frozen=True)
+class Words:
+    """What one experiment calls its rows and columns.
+
+    Attributes:
+        titles: Of every row.
+        heads: Of the headline metrics, in their order.
+        panel: Of the other metrics, in their order.
+        lines: Rows of the figure.
+        header: The first paragraphs.
+        panel_note: What stands above the panel.
+        search_note: What stands above the chosen hyper-parameters.
+        control: What the positive control is.
+        controls_note: On the controls' rows.
+        command: That makes the table.
+    """
+
+    titles: Mapping[str, str]
+    heads: Mapping[str, str]
+    panel: Mapping[str, str]
+    lines: Sequence[str]
+    header: Callable[[Summary], str]
+    panel_note: str
+    search_note: str
+    control: str
+    controls_note: Callable[[Summary], str]
+    command: str
 
 
-def markdown(summary: Summary) -> str:
-    """The whole document."""
-    parts = [_header(summary), *(_budget(summary, share) for share in summary.shares), _controls(summary)]
-    return "\n\n".join([*parts, _search(summary), _provenance(summary)]) + "\n"
+def markdown(summary: Summary, words: Words | None = None) -> str:
+    """The whole document; by default in the words of the table of classifiers."""
+    w = CLASSIFIERS if words is None else words
+    parts = [w.header(summary), *(_budget(summary, share, w) for share in summary.shares), _controls(summary, w)]
+    return "\n\n".join([*parts, _search(summary, w), _provenance(summary, w)]) + "\n"
 
 
-def figure(summary: Summary) -> bytes:
+def figure(summary: Summary, words: Words | None = None) -> bytes:
     """Average gap over budget, one line per tuned method, the floor as a band."""
-    names = [f.name for f in FAMILIES if f.name != "gradient_ascent" and any(r.name == f.name for r in summary.rows)]
-    lines = {TITLES[name]: [_point(r) for r in summary.rows if r.name == name] for name in names}
+    w = CLASSIFIERS if words is None else words
+    names = [name for name in w.lines if any(row.name == name for row in summary.rows)]
+    lines = {w.titles[name]: [_point(r) for r in summary.rows if r.name == name] for name in names}
     floor = next(row.gap for row in summary.rows if row.name == "floor")
-    title = f"{summary.task['data']}, {len(summary.units)} units"
+    title = f"{summary.task.get('data', 'fictitious authors')}, {len(summary.units)} units"
     return budget_gap(lines, (max(0.0, floor.low), floor.high), title)
 
 
@@ -52,29 +66,13 @@ def _point(row: Row) -> GapPoint:
     return GapPoint(row.share, row.gap.value, row.gap.low, row.gap.high)
 
 
-def _header(summary: Summary) -> str:
-    t = summary.task
-    noise = f"{100 * t['noise']:g} % of all labels replaced at random" if t["noise"] else "no label noise"
-    margins = ", ".join(f"{_HEADS[k]} {v:.1f}" for k, v in summary.margins.items())
-    return (
-        f"# Methods at equal budgets: {t['data']}, {t['train']:,} training rows, {t['forget']} forgotten, {noise}\n\n"
-        f"{len(summary.units)} judged units (split, forget draw, training seed), {len(summary.tuning_units)} other "
-        f"units for tuning. Cells: signed difference to retrain in points (AUC × 100), mean and 95 % t-interval over "
-        f"units; ✓: equivalent within its margin ({margins}; test one-sided; 90 % interval). Attack: loss calibrated "
-        f"by {t['references']} reference models. Attained margin: the smallest at which all four are equivalent, a "
-        f"point value. Gap: mean absolute difference of the four, biased upward; read it beside the floor. Collapses "
-        f"(test accuracy > 10 points under retrain's) are counted and stay in. Used: share of retraining's gradient "
-        f"samples. Seconds: median, one thread."
-    )
-
-
-def _budget(summary: Summary, share: float) -> str:
+def _budget(summary: Summary, share: float, w: Words) -> str:
     rows = [row for row in summary.rows if row.share in (None, share)]
-    heads = ["", *(_HEADS[m] for m in HEADLINE), "attained margin", "gap", "gap − floor", "collapses", "used", "s"]
+    heads = ["", *w.heads.values(), "attained margin", "gap", "gap − floor", "collapses", "used", "s"]
     body = [
         [
-            TITLES[r.name],
-            *(_metric(r, m) for m in HEADLINE),
+            w.titles[r.name],
+            *(_metric(r, m) for m in w.heads),
             f"{r.attained_margin:.1f}",
             _interval(r.gap, sign=""),
             "" if r.gap_minus_floor is None else _interval(r.gap_minus_floor),
@@ -84,35 +82,35 @@ def _budget(summary: Summary, share: float) -> str:
         ]
         for r in rows
     ]
-    panel = [[TITLES[r.name], *(f"{r.panel[k]:.3f}" for k in _PANEL)] for r in rows]
-    pairs = [_pair(c) for c in summary.comparisons if c.share == share]
+    panel = [[w.titles[r.name], *(f"{r.panel[k]:.3f}" for k in w.panel)] for r in rows]
+    pairs = [_pair(c, w) for c in summary.comparisons if c.share == share]
     return "\n\n".join(
         [
             f"## Budget {100 * share:g} % of retraining",
             _grid(heads, body),
             "Gap of the first minus gap of the second, points, paired by unit; below 0 the first is better:",
             _grid(["first", "second", "difference, 95 % t-interval", "sign-flip p"], pairs),
-            _outcome([c for c in summary.comparisons if c.share == share]),
-            "Population attacks and distances, means; too weak to judge by, shown as published tables have them:",
-            _grid(["", *_PANEL.values()], panel),
+            _outcome([c for c in summary.comparisons if c.share == share], w),
+            w.panel_note,
+            _grid(["", *w.panel.values()], panel),
         ]
     )
 
 
-def _pair(c: Comparison) -> list[str]:
-    return [TITLES[c.first], TITLES[c.second], _interval(c.difference, 2), "" if c.p is None else f"{c.p:.3f}"]
+def _pair(c: Comparison, w: Words) -> list[str]:
+    return [w.titles[c.first], w.titles[c.second], _interval(c.difference, 2), "" if c.p is None else f"{c.p:.3f}"]
 
 
-def _outcome(comparisons: Sequence[Comparison]) -> str:
+def _outcome(comparisons: Sequence[Comparison], w: Words) -> str:
     """What the intervals say, in words, whichever way they fall."""
-    better = [TITLES[c.second] for c in comparisons if c.difference.high < 0.0]
-    worse = [TITLES[c.second] for c in comparisons if c.difference.low > 0.0]
-    level = [TITLES[c.second] for c in comparisons if c.difference.contains(0.0)]
+    better = [w.titles[c.second] for c in comparisons if c.difference.high < 0.0]
+    worse = [w.titles[c.second] for c in comparisons if c.difference.low > 0.0]
+    level = [w.titles[c.second] for c in comparisons if c.difference.contains(0.0)]
     said = (("better than", better), ("worse than", worse), ("not told apart from", level))
     return "The game is " + "; ".join(f"{verb} {', '.join(names)}" for verb, names in said if names) + "."
 
 
-def _controls(summary: Summary) -> str:
+def _controls(summary: Summary, w: Words) -> str:
     body = [
         [
             str(c.unit),
@@ -122,21 +120,20 @@ def _controls(summary: Summary) -> str:
         ]
         for c in summary.controls
     ]
-    heads = ["unit", "original: calibrated AUC (95 % lower bound)", "floor − retrain, 90 % over rows", "passed"]
+    heads = ["unit", f"original: {w.control} (95 % lower bound)", "floor − retrain, 90 %", "passed"]
     text = (
-        f"Over the {len(summary.units)} judged units: calibrated AUC of the original "
+        f"Over the {len(summary.units)} judged units: {w.control} of the original "
         f"{_interval(summary.positive_control, 3, '')} (95 %), another retrain minus retrain in points "
         f"{_interval(summary.negative_control.scaled(100.0))} (90 %). Per unit, passed: lower bound ≥ .55, and another "
-        f"retrain equivalent to the first within 5 points by its own rows; with {summary.task['forget']} forget rows "
-        f"the second fails by chance now and then."
+        f"retrain equivalent to the first within 5 points by its own rows; {w.controls_note(summary)}"
     )
     return "\n\n".join(["## Controls", text, _grid(heads, body)])
 
 
-def _search(summary: Summary) -> str:
+def _search(summary: Summary, w: Words) -> str:
     body = [
         [
-            TITLES[s.family],
+            w.titles[s.family],
             f"{100 * s.share:g} %",
             _parameters(s.best.parameters),
             f"{s.best.gap:.2f}",
@@ -149,16 +146,15 @@ def _search(summary: Summary) -> str:
     text = (
         "Two parameters of each method were searched on units "
         f"{' and '.join(map(str, summary.tuning_units))} by the gap to those units' own retrained models: a grid of 8, "
-        "then fours around the best. Momentum, batch and score of each row were fixed before, on units 900 to 902. "
-        "None of these units is judged. Every trial is in the JSON."
+        f"then fours around the best. {w.search_note} None of these units is judged. Every trial is in the JSON."
     )
     return "\n\n".join(["## Chosen hyper-parameters", text, _grid(heads, body)])
 
 
-def _provenance(summary: Summary) -> str:
+def _provenance(summary: Summary, w: Words) -> str:
     p = summary.provenance
     versions = ", ".join(f"{k} {v}" for k, v in p.versions.items())
-    return f"Made by `python -m amu_fast.bench.table` · {versions} · commit {p.commit} · {p.platform}"
+    return f"Made by `{w.command}` · {versions} · commit {p.commit} · {p.platform}"
 
 
 def _metric(row: Row, metric: str) -> str:
@@ -177,3 +173,47 @@ def _parameters(parameters: Mapping[str, float]) -> str:
 def _grid(heads: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     lines = ["| " + " | ".join(cells) + " |" for cells in (heads, ["---"] * len(heads), *body)]
     return "\n".join(lines)
+
+
+def _header(summary: Summary) -> str:
+    t = summary.task
+    noise = f"{100 * t['noise']:g} % of all labels replaced at random" if t["noise"] else "no label noise"
+    margins = ", ".join(f"{_HEADS[k]} {v:.1f}" for k, v in summary.margins.items())
+    return (
+        f"# Methods at equal budgets: {t['data']}, {t['train']:,} training rows, {t['forget']} forgotten, {noise}\n\n"
+        f"{len(summary.units)} judged units (split, forget draw, training seed), {len(summary.tuning_units)} other "
+        f"units for tuning. Cells: signed difference to retrain in points (AUC × 100), mean and 95 % t-interval over "
+        f"units; ✓: equivalent within its margin ({margins}; test one-sided; 90 % interval). Attack: loss calibrated "
+        f"by {t['references']} reference models. Attained margin: the smallest at which all four are equivalent, a "
+        f"point value. Gap: mean absolute difference of the four, biased upward; read it beside the floor. Collapses "
+        f"(test accuracy > 10 points under retrain's) are counted and stay in. Used: share of retraining's gradient "
+        f"samples. Seconds: median, one thread."
+    )
+
+
+_HEADS = {"retain_accuracy": "retain", "forget_accuracy": "forget", "test_accuracy": "test", "attack_auc": "attack AUC"}
+REFERENCE_TITLES = {"original": "original (nothing done)", "floor": "another retrain (floor)"}
+CLASSIFIERS = Words(
+    titles={
+        **REFERENCE_TITLES,
+        **{family.name: family.title for family in FAMILIES},
+        **{name: title for name, (title, _) in ABLATION.items()},
+    },
+    heads=_HEADS,
+    panel={
+        "paper_accuracy": "paper's attack, accuracy",
+        "paper_auc": "its AUC",
+        "svm_auc": "SVM AUC",
+        "loss_auc": "loss AUC",
+        "ks": "KS",
+        "wasserstein_1": "W1",
+        "utility": "utility",
+    },
+    lines=tuple(family.name for family in FAMILIES if family.name != "gradient_ascent"),
+    header=_header,
+    panel_note="Population attacks and distances, means; too weak to judge by, shown as published tables have them:",
+    search_note="Momentum, batch and score of each row were fixed before, on units 900 to 902.",
+    control="calibrated AUC",
+    controls_note=lambda s: f"with {s.task['forget']} forget rows the second fails by chance now and then.",
+    command="python -m amu_fast.bench.table",
+)

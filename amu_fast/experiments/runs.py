@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -46,6 +46,8 @@ class RunRecord:
         budget: Allowed.
         fingerprint: Hash of the task, the rows, the unit, the seed and the method.
     """
+
+    SCHEMA: ClassVar[str] = "amu-fast-table-run/1"
 
     unit: int
     seed: int

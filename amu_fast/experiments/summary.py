@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,19 +74,48 @@ def summarise(
     Raises:
         DataError: A record is missing, damaged or of another task.
     """
+    return aggregate(folder, units, tuning, shares, families, row_names(families))
+
+
+def aggregate(
+    folder: Path,
+    units: Sequence[int],
+    tuning: Sequence[int],
+    shares: Sequence[float],
+    families: Sequence[str],
+    row_names: Sequence[str],
+    *,
+    game: str = "stackelberg",
+    utility: str = "test_accuracy",
+    margins_of: Callable[[Sequence[UnitRecord]], Mapping[str, float]] = margins_of,
+) -> Summary:
+    """Read and aggregate the records of any experiment.
+
+    Args:
+        folder: Of the records.
+        units: Judged.
+        tuning: Units of the searches.
+        shares: Budgets.
+        families: Methods that were searched.
+        row_names: Rows of one budget.
+        game: The row that the others are compared with, if it is there.
+        utility: The metric that tells a collapse.
+        margins_of: The metrics and their margins, from the tuning units.
+
+    Raises:
+        DataError: A record is missing, damaged or of another task.
+    """
     judged, others = ([read(unit_path(folder, n), UnitRecord) for n in numbers] for numbers in (units, tuning))
     _check_alike([*judged, *others])
     margins = margins_of(others)
-    rows = [reference_row(name, judged, margins) for name in ("original", "floor")]
+    rows = [reference_row(name, judged, margins, utility) for name in ("original", "floor")]
     comparisons = []
     for share in shares:
-        runs = {
-            name: [read(run_path(folder, share, name, n), RunRecord) for n in units] for name in row_names(families)
-        }
+        runs = {name: [read(run_path(folder, share, name, n), RunRecord) for n in units] for name in row_names}
         rows += [method_row(name, share, records, judged, margins) for name, records in runs.items()]
         gaps = {name: [record.gap for record in records] for name, records in runs.items()}
-        if "stackelberg" in gaps:
-            comparisons += [compare("stackelberg", other, share, gaps) for other in gaps if other != "stackelberg"]
+        if game in gaps:
+            comparisons += [compare(game, other, share, gaps) for other in gaps if other != game]
     controls = (
         UnitControls(u.unit, u.positive_control, u.negative_control, u.controls_passed) for u in (*judged, *others)
     )

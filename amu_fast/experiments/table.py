@@ -104,7 +104,7 @@ def make_table(
     search: list[Job] = [partial(_search, place, family, share) for family, share in pairs]
     judge: list[Job] = [partial(_judge, place, unit, share, rows) for unit in plan.units for share in plan.shares]
     for title, phase in (("units", prepare), ("searches", search), ("judged", judge)):
-        _run(title, phase, jobs, notify or _print)
+        run_jobs(title, phase, jobs, notify)
     summary = summarise(folder, plan.units, plan.tuning_units, plan.shares, plan.families)
     write_summary(summary, folder)
     return summary
@@ -177,9 +177,13 @@ def _family(name: str) -> Family:
     return next(family for family in FAMILIES if family.name == name)
 
 
-def _run(title: str, work: Sequence[Job], jobs: int, notify: Notify) -> None:
-    """All jobs of a phase; the first error cancels those that have not started."""
+def run_jobs(title: str, work: Sequence[Job], jobs: int, notify: Notify | None = None) -> None:
+    """All jobs of a phase, on `jobs` worker processes; the first error cancels those that have not started.
+
+    Each worker computes on one thread. `notify` is told of every finished job; None: a line on standard error.
+    """
     began = time.perf_counter()
+    notify = notify or _print
 
     def tell(done: int, text: str) -> None:
         notify(f"[{title} {done}/{len(work)}, {(time.perf_counter() - began) / 60.0:.1f} min] {text}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Protocol
 
 from amu_fast.experiments.families import Family, Parameters
 from amu_fast.experiments.records import Search, Trial, check_fingerprint, read, save, search_path
@@ -37,28 +38,63 @@ def tune(
         notify: Told of each trial.
     """
     path = search_path(folder, share, family.name)
-    expected = _fingerprint(family, share, units)
-    search = Search(family.name, share, tuple(unit.seed for unit in units), expected)
+    started = Search(family.name, share, tuple(unit.seed for unit in units), _fingerprint(family, share, units))
+    return search(path, started, family, rounds, lambda p, r: _try(family, p, share, units, r), notify)
+
+
+class Grid(Protocol):
+    """A first grid and how it is refined."""
+
+    @property
+    def coarse(self) -> tuple[Parameters, ...]:
+        """First configurations."""
+
+    def refined(self, best: Parameters, round_: int) -> tuple[Parameters, ...]:
+        """Configurations around the best one, closer in each round."""
+
+
+def search(
+    path: Path,
+    started: Search,
+    grid: Grid,
+    rounds: int,
+    attempt: Callable[[Parameters, int], Trial],
+    notify: Callable[[str], None] = lambda _: None,
+) -> Search:
+    """Go on with the search at `path`, or with `started`; each trial is on disk before the next starts.
+
+    Args:
+        path: Of the record.
+        started: A search without trials.
+        grid: Configurations.
+        rounds: Refinements.
+        attempt: Runs one configuration of one round.
+        notify: Told of each trial.
+
+    Raises:
+        DataError: The record at `path` is of another search.
+    """
+    found = started
     if path.is_file():
-        search = read(path, Search)
-        check_fingerprint(path, search.fingerprint, expected)
+        found = read(path, Search)
+        check_fingerprint(path, found.fingerprint, started.fingerprint)
     for round_ in range(1 + rounds):
-        planned = _configurations(family, search, round_)
-        done = sum(trial.round == round_ for trial in search.trials)
+        planned = _configurations(grid, found, round_)
+        done = sum(trial.round == round_ for trial in found.trials)
         for parameters in planned[done:]:
-            trial = _try(family, parameters, share, units, round_)
-            search = replace(search, trials=(*search.trials, trial))
-            save(path, search)
-            notify(f"{family.name} at {100 * share:g} %: {_text(parameters)} gap {trial.gap:.2f}")
-    return search
+            trial = attempt(parameters, round_)
+            found = replace(found, trials=(*found.trials, trial))
+            save(path, found)
+            notify(f"{found.family} at {100 * found.share:g} %: {_text(parameters)} gap {trial.gap:.2f}")
+    return found
 
 
-def _configurations(family: Family, search: Search, round_: int) -> tuple[Parameters, ...]:
+def _configurations(grid: Grid, found: Search, round_: int) -> tuple[Parameters, ...]:
     """Those of a round, which depend on the rounds before it only."""
     if round_ == 0:
-        return family.coarse
-    before = replace(search, trials=tuple(trial for trial in search.trials if trial.round < round_))
-    return family.refined(before.best.parameters, round_ - 1)
+        return grid.coarse
+    before = replace(found, trials=tuple(trial for trial in found.trials if trial.round < round_))
+    return grid.refined(before.best.parameters, round_ - 1)
 
 
 def _try(family: Family, parameters: Parameters, share: float, units: Sequence[Unit], round_: int) -> Trial:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +55,7 @@ class LinearSvmAttack:
             raise DataError(f"{self.name} halves the forget rows and needs at least 4, got {len(forget)}")
         order = np.random.default_rng(self.seed).permutation(len(forget))
         half = len(forget) // 2
-        margin = self._fit(forget[np.sort(order[:half])], validation)
+        margin = fit_margin(forget[np.sort(order[:half])], validation, self.l2)
         members, nonmembers = margin(forget[np.sort(order[half:])]), margin(test)
         result = AttackResult.of_scores(
             self.name, members, nonmembers, fprs=self.fprs, level=self.level, seed=self.seed, in_game=self.in_game
@@ -62,15 +63,22 @@ class LinearSvmAttack:
         tpr, fpr = float((members > 0).mean()), float((nonmembers > 0).mean())
         return replace(result, accuracy=(1.0 + tpr - fpr) / 2.0, f1=2.0 * tpr / (1.0 + tpr + fpr))
 
-    def _fit(self, members: Array, nonmembers: Array) -> Any:
-        """The fitted margin as a function of score rows (k, d)."""
-        from sklearn.svm import LinearSVC
 
-        x = np.concatenate([members, nonmembers])
-        y = np.repeat([1, -1], [len(members), len(nonmembers)])
-        mean, deviation = x.mean(axis=0), x.std(axis=0)
-        constant = deviation <= CONSTANT * np.maximum(np.abs(mean), np.finfo(np.float64).tiny)
-        scale = np.where(constant, 0.0, 1.0 / np.where(constant, 1.0, deviation))
-        model = LinearSVC(C=1.0 / (len(y) * self.l2), class_weight="balanced", dual=False, max_iter=10_000)
-        model.fit((x - mean) * scale, y)
-        return lambda rows: np.asarray(model.decision_function((rows - mean) * scale))
+def fit_margin(members: Array, nonmembers: Array, l2: float) -> Callable[[Array], Array]:
+    """The fitted margin as a function of score rows (k, d); scores are standardised by these rows.
+
+    Args:
+        members: (m, d) scores.
+        nonmembers: (n, d) scores; both sides weigh alike.
+        l2: strength of the regularisation of (mean loss + l2/2 |w|^2).
+    """
+    from sklearn.svm import LinearSVC
+
+    x = np.concatenate([members, nonmembers])
+    y = np.repeat([1, -1], [len(members), len(nonmembers)])
+    mean, deviation = x.mean(axis=0), x.std(axis=0)
+    constant = deviation <= CONSTANT * np.maximum(np.abs(mean), np.finfo(np.float64).tiny)
+    scale = np.where(constant, 0.0, 1.0 / np.where(constant, 1.0, deviation))
+    model = LinearSVC(C=1.0 / (len(y) * l2), class_weight="balanced", dual=False, max_iter=10_000)
+    model.fit((x - mean) * scale, y)
+    return lambda rows: np.asarray(model.decision_function((rows - mean) * scale))

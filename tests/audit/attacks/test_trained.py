@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from amu_fast.audit.attacks import LinearSvmAttack, LossThreshold, Outputs, PaperAttack, SplitOutputs
+from amu_fast.audit.attacks.svm import fit_margin
 from amu_fast.audit.metrics import auc
 from amu_fast.errors import DataError
 from amu_fast.protocols import Attack
@@ -97,10 +98,9 @@ def test_svm_is_trained_on_one_half_and_validation_only():
 def test_svm_minimises_the_stated_problem():
     """Mean squared hinge, sides weighted alike, plus l2/2 |w|^2 with a regularised intercept: gradient 0."""
     attacked, l2 = target(7, rows=(120, 50, 200), shift=0.5), 0.05
-    attack = LinearSvmAttack(l2=l2)
     order = np.random.default_rng(0).permutation(120)
     members = attacked.forget.scores[np.sort(order[:60])]
-    margin = attack._fit(members, attacked.validation.scores)
+    margin = fit_margin(members, attacked.validation.scores, l2)
     x = np.concatenate([members, attacked.validation.scores])
     z = np.column_stack([(x - x.mean(0)) / x.std(0), np.ones(260)])
     w = np.linalg.lstsq(z, margin(x), rcond=None)[0]

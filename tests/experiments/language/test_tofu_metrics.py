@@ -174,7 +174,7 @@ def test_batches_change_nothing(llama):
 def test_left_padding_changes_no_greedy_answer(llama):
     """Against a plain loop over one unpadded question at a time; questions have different lengths."""
     model, tokenizer, rows = llama
-    assert len({len(encode_pair(row.question, "", tokenizer)[0]) for row in rows}) > 3
+    assert len({len(encode_pair(row.question, "", tokenizer)[0]) for row in rows}) > 2
     said = generate_answers(model, rows, tokenizer, max_new_tokens=5, batch_size=4)
     for row, text in zip(rows, said, strict=True):
         ids = encode_pair(row.question, "", tokenizer)[0]

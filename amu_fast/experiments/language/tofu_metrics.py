@@ -1,8 +1,9 @@
 """What TOFU measures: does a model know an answer, does it prefer it to wrong ones, does it say it.
 
-p(answer) is exp(mean log p of its tokens and its end). Wrong answers are averaged geometrically, everywhere.
+p(answer) is exp(mean log p of its tokens and its end). Wrong answers are averaged geometrically, everywhere; some
+releases average them arithmetically, which the Kolmogorov-Smirnov test notices.
 
-Source: Maini et al. 2024 (arXiv 2401.06121); docs/methods.md says where releases differ.
+Source: Maini et al. 2024 (arXiv 2401.06121).
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +27,6 @@ __all__ = [
 ]
 
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.safetensors"
-_STEP = re.compile(r"step-(\d{8,})")
 
 
 @dataclass(frozen=True)
@@ -125,7 +123,7 @@ class CheckpointStore:
         Raises:
             DataError: A value that cannot be kept, a step that is not later, or a system that refused to write.
         """
-        path = self.folder / f"step-{step:08d}"
+        path = self.folder / files.folder_name(step)
         error: DataError | None = None
         try:
             entries = gather_states(rank_state, group)
@@ -188,7 +186,7 @@ class CheckpointStore:
         tensors = dict(others.tensors)
         for _, mine in entries:
             tensors |= mine
-        for leftover in files.leftovers(self.folder):
+        for leftover in files.listing(self.folder)[1]:
             files.remove_folder(leftover)
         files.write_folder(path, {MODEL: weights.tensors, OPTIMIZER: moments.tensors, STATE: tensors}, document)
         for old in self._paths()[: -self.keep]:
@@ -196,7 +194,7 @@ class CheckpointStore:
 
     def _check_step(self, step: int) -> None:
         latest = self.latest()
-        if step < 0 or (latest is not None and step <= _step_of(latest)):
+        if step < 0 or (latest is not None and step <= files.step_of(latest)):
             raise DataError(
                 f"step must be >= 0 and more than in {latest}, got {step}; go on from that checkpoint, or give a new "
                 "run an empty folder"
@@ -229,7 +227,7 @@ class CheckpointStore:
     def _way_out(self, damaged: Path) -> str:
         """What to do instead of loading a damaged checkpoint."""
         paths = self._paths()
-        earlier = [p for p in paths if _step_of(p) < _step_of(damaged)] if damaged in paths else []
+        earlier = [p for p in paths if files.step_of(p) < files.step_of(damaged)] if damaged in paths else []
         for path in reversed(earlier):
             try:
                 self._read(path)
@@ -240,10 +238,4 @@ class CheckpointStore:
 
     def _paths(self) -> list[Path]:
         """Checkpoints by step."""
-        if not self.folder.is_dir():
-            return []
-        return sorted((p for p in self.folder.iterdir() if _STEP.fullmatch(p.name)), key=_step_of)
-
-
-def _step_of(path: Path) -> int:
-    return int(path.name.removeprefix("step-"))
+        return files.listing(self.folder)[0]

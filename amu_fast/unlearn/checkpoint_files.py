@@ -22,6 +22,7 @@ FORMAT = "amu-fast/checkpoint"
 VERSION = 1
 DOCUMENT = "unlearn_state.json"
 _BLOCK = 1 << 20
+_STEP = re.compile(r"step-\d{8,}")
 _LEFTOVER = re.compile(r"\.step-\d+\.[0-9a-f]{12}\.(staging|discarded)")
 
 
@@ -49,7 +50,7 @@ def write_folder(path: Path, files: Mapping[str, Mapping[str, Tensor]], document
         try:
             manifest = {}
             for name, tensors in files.items():
-                safetensors.torch.save_file(dict(tensors), staging / name, metadata={"format": "pt"})
+                _save_tensors(staging / name, tensors)
                 manifest[name] = _force_and_hash(staging / name)
             signed = {**document, "files": manifest}
             signed["sha256"] = _digest(signed)
@@ -59,9 +60,10 @@ def write_folder(path: Path, files: Mapping[str, Mapping[str, Tensor]], document
                 os.fsync(file.fileno())
             _force_folder(staging)
             staging.rename(path)
-        finally:
-            # gone after the rename; a second refusal must not hide the first, and the next save tries again
+        except BaseException:
+            # a second refusal must not hide the first, and the next save tries again
             shutil.rmtree(staging, ignore_errors=True)
+            raise
         _force_folder(path.parent)
     except (OSError, SafetensorError) as error:
         raise DataError(
@@ -75,9 +77,30 @@ def hidden(path: Path, purpose: str) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(6)}.{purpose}")
 
 
-def leftovers(folder: Path) -> list[Path]:
-    """Hidden folders that an interrupted save or removal left."""
-    return [path for path in folder.iterdir() if _LEFTOVER.fullmatch(path.name)] if folder.is_dir() else []
+def listing(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The checkpoints of a folder by step, and hidden folders that an interrupted save or removal left.
+
+    Raises:
+        DataError: The folder cannot be read.
+    """
+    try:
+        paths = list(folder.iterdir())
+    except FileNotFoundError:
+        return [], []
+    except OSError as error:
+        raise DataError(f"cannot read {folder}: {error.strerror or error}; it must be a folder of yours") from error
+    steps = sorted((path for path in paths if _STEP.fullmatch(path.name)), key=step_of)
+    return steps, [path for path in paths if _LEFTOVER.fullmatch(path.name)]
+
+
+def folder_name(step: int) -> str:
+    """Name of a checkpoint's folder."""
+    return f"step-{step:08d}"
+
+
+def step_of(path: Path) -> int:
+    """Step of a checkpoint's folder."""
+    return int(path.name.removeprefix("step-"))
 
 
 def remove_folder(path: Path) -> None:
@@ -142,6 +165,13 @@ def read_tensors(path: Path, entry: Mapping[str, Any]) -> dict[str, Tensor]:
         return {name: tensor.clone() for name, tensor in safetensors.torch.load_file(path).items()}
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise DamagedError(f"{path} does not hold tensors: {error}") from error
+
+
+def _save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    try:
+        safetensors.torch.save_file(dict(tensors), path, metadata={"format": "pt"})
+    except KeyError as error:  # how safetensors says that a dtype is none of its own
+        raise DataError(f"safetensors cannot hold {error}; convert the tensors of this type first") from error
 
 
 def _force_and_hash(path: Path) -> dict[str, Any]:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from amu_fast.unlearn.checkpoint import Checkpoint
 
 _SHOWN = 3
+# states of torch's optimizers with the parameter's shape; others are counters, factors, or somebody else's blocks
+_MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "exp_inf", "momentum_buffer", "square_avg", "grad_avg", "sum")
 
 
 def model_state(model: nn.Module) -> dict[str, Tensor]:
@@ -55,12 +57,12 @@ def restore(checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Opt
     shards = is_sharded(model)
     check_fit(checkpoint.model, model)
     if optimizer is not None:
-        check_optimizer(checkpoint.optimizer, optimizer)
+        check_optimizer(checkpoint.optimizer, model, optimizer)
     if shards:
         module, options = _sharded()
         module.set_model_state_dict(model, dict(checkpoint.model), options=options)  # it changes the dict
         if optimizer is not None:
-            named = _by_name(checkpoint.optimizer, model, optimizer)
+            named = _by_name(checkpoint.optimizer, _names(model, optimizer))
             module.set_optimizer_state_dict(model, optimizer, named, options=options)
         return
     unwrapped(model).load_state_dict(checkpoint.model)
@@ -87,8 +89,8 @@ def check_fit(state: Mapping[str, Tensor], model: nn.Module) -> None:
         )
 
 
-def check_optimizer(state: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> None:
-    """DataError unless `state` has the optimizer's groups, with as many parameters and states of their shapes."""
+def check_optimizer(state: Mapping[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """DataError unless `state` has the optimizer's groups, with the same parameters and states of their shapes."""
     groups = state.get("param_groups")
     if groups is None:
         raise DataError("the checkpoint has no optimizer state; save it with optimizer=, or restore the model alone")
@@ -100,20 +102,18 @@ def check_optimizer(state: Mapping[str, Any], optimizer: torch.optim.Optimizer) 
         )
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     numbers = [number for group in groups for number in group["params"]]
-    for number, parameter in zip(numbers, parameters, strict=True):
+    for number, parameter, name in zip(numbers, parameters, _names(model, optimizer), strict=True):
+        if isinstance(number, str) and number != name:
+            raise DataError(
+                f"the checkpoint's optimizer has {number} where this one has {name}; give it its parameters in the "
+                "same order"
+            )
         for key, value in state["state"].get(number, {}).items():
-            if isinstance(value, Tensor) and not _suits(value, parameter):
+            if key in _MOMENTS and isinstance(value, Tensor) and value.shape != parameter.shape:
                 raise DataError(
                     f"the optimizer's {key} of parameter {number} is {tuple(value.shape)} and the parameter "
                     f"{tuple(parameter.shape)}; give the optimizer its parameters in the same order"
                 )
-
-
-def _suits(state: Tensor, parameter: Tensor) -> bool:
-    """Moments have the parameter's shape, their factors 1 in some dimensions; counters and others what they like."""
-    if state.dim() != parameter.dim():
-        return True
-    return all(mine in (1, its) for mine, its in zip(state.shape, parameter.shape, strict=True))
 
 
 def is_sharded(model: nn.Module) -> bool:
@@ -141,12 +141,19 @@ def _copied(state: Mapping[Any, Mapping[str, Any]]) -> dict[Any, dict[str, Any]]
     }
 
 
-def _by_name(state: Mapping[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """The state of a whole optimizer, which numbers its parameters, with their names instead."""
+def _names(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[str]:
+    """Names of the optimizer's parameters, in its order."""
     names = {id(parameter): name for name, parameter in unwrapped(model).named_parameters()}
-    mine = [names[id(p)] for group in optimizer.param_groups for p in group["params"]]
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    if any(id(parameter) not in names for parameter in parameters):
+        raise DataError("the optimizer has parameters that the model has not; build it from model.parameters()")
+    return [names[id(parameter)] for parameter in parameters]
+
+
+def _by_name(state: Mapping[str, Any], names: list[str]) -> dict[str, Any]:
+    """An optimizer's state with names in place of numbers."""
     saved = [key for group in state["param_groups"] for key in group["params"]]
-    new = {key: key if isinstance(key, str) else name for key, name in zip(saved, mine, strict=True)}
+    new = dict(zip(saved, names, strict=True))
     groups = [{**group, "params": [new[key] for key in group["params"]]} for group in state["param_groups"]]
     return {"state": {new[key]: value for key, value in _copied(state["state"]).items()}, "param_groups": groups}
 

@@ -1,6 +1,6 @@
-"""A small run of the game whose state has everything in it, for tests that stop it; run as a script, it is killed often.
+"""A run of the game whose state has everything in it is killed and started again, many times: a script.
 
-The script imports torch once and forks a child for each start of the run.
+It imports torch once and forks a child for each start of the run.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from checkpoint_two_ranks import two_ranks
+from test_checkpoint_faults import dying
 from torch import nn
 
 from amu_fast.audit import Auditor, ChanceCap, MemoryBank, log_likelihood
@@ -31,7 +32,7 @@ from amu_fast.unlearn.checkpoint import (
 from amu_fast.unlearn.objectives import GameObjective, UnlearningBatch
 
 STEPS, KILLS = 30, 24
-BALLAST = 100_000  # parameters that only make a save as long as a step
+BALLAST = 50_000  # parameters that only make a save as long as a step
 
 
 class Classifier(nn.Module):
@@ -202,4 +203,4 @@ def killed_often(folder: Path) -> dict[str, object]:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     where = Path(sys.argv[1])
-    print(json.dumps({"killed": killed_often(where), "ranks": two_ranks(where)}))
+    print(json.dumps({"killed": killed_often(where), "ranks": two_ranks(where), "dying": dying(where)}))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import traceback
 from datetime import timedelta
 from pathlib import Path
 
@@ -113,19 +114,16 @@ def two_ranks(folder: Path) -> dict[str, list[dict[str, object]]]:
     for rank in range(SIZE):
         pid = os.fork()
         if not pid:
-            code = 1
             try:
                 meeting = f"file://{folder}/meeting"
                 dist.init_process_group("gloo", meeting, timedelta(seconds=60), SIZE, rank)
                 found = {wrap: on_rank(folder, wrap) for wrap in ("ddp", "fsdp")}
                 (folder / f"rank{rank}.json").write_text(json.dumps(found))
                 dist.barrier()
-                code = 0
-            finally:
-                import traceback
-
+                os._exit(0)
+            except BaseException:
                 traceback.print_exc()
-                os._exit(code)
+                os._exit(1)
         pids.append(pid)
     codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
     assert codes == [0] * SIZE, codes

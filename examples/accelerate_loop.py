@@ -57,6 +57,7 @@ def main(arguments: list[str] | None = None) -> dict[str, dict[str, float]]:
     parser.add_argument("--resume", action="store_true", help="go on from the latest checkpoint")
     options = parser.parse_args(arguments)
     authors, hidden, learning, steps = (6, 32, 50, 12) if options.quick else (20, 64, 300, 100)
+    rate = 5e-3 if options.quick else 2e-3
 
     accelerator = Accelerator(gradient_accumulation_steps=ACCUMULATION)
     set_seed(0)
@@ -71,7 +72,7 @@ def main(arguments: list[str] | None = None) -> dict[str, dict[str, float]]:
     if not options.resume:
         memorise(plain, parts, learning)  # the same on every process
         before = measure(plain, parts, auditor)
-    model, optimizer = accelerator.prepare(plain, torch.optim.AdamW(plain.parameters(), lr=2e-3))
+    model, optimizer = accelerator.prepare(plain, torch.optim.AdamW(plain.parameters(), lr=rate))
     if options.resume:
         checkpoint = store.load()
         restore(checkpoint, model, optimizer.optimizer)

@@ -106,11 +106,12 @@ def main(arguments: list[str] | None = None) -> dict[str, dict[str, float]]:
     parser.add_argument("--resume", action="store_true", help="go on from the latest checkpoint")
     options = parser.parse_args(arguments)
     authors, hidden, learning, steps = (6, 32, 50, 15) if options.quick else (20, 64, 300, 100)
+    rate = 5e-3 if options.quick else 2e-3
 
     torch.manual_seed(0)
     parts, words = corpus(authors)
     model = tiny_llama(words, hidden)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate)
     auditor = au.Auditor(folds=3)
     store = CheckpointStore(options.out, config_hash=f"plain-loop-{authors}-{hidden}-{learning}")
     if store.latest() and not options.resume:

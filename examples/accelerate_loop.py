@@ -87,7 +87,8 @@ def main(arguments: list[str] | None = None) -> dict[str, dict[str, float]]:
             batch = UnlearningBatch(**{name: shares[name][micro] for name in needed}, step=step)
             with accelerator.accumulate(model):
                 for term in objective.terms(model, batch):  # one graph at a time
-                    accelerator.backward(term.loss)
+                    if term.loss.requires_grad:  # the game's has none while it is switched off
+                        accelerator.backward(term.loss)
                 optimizer.step()
                 optimizer.zero_grad()
         if (step + 1) % 4 == 0:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from amu_fast.audit.auditor import Auditor
 from amu_fast.audit.bank import MemoryBank
-from amu_fast.audit.language import MinK
+from amu_fast.audit.language import Concatenate, MinK, sequence_log_likelihood
 from amu_fast.experiments.families import geometric
 from amu_fast.experiments.language.loops import AdamW
 from amu_fast.unlearn.objectives import FineTune, GameObjective, GradientDifference, Npo, Objective, ScoreMoments
@@ -90,8 +90,11 @@ def _family(
     return LanguageFamily(name, title, build, coarse, ratios, audit_batch)
 
 
-SCORE = MinK(0.4)
-"""Of the game and of moment matching: one label-aware score, as docs/game.md section 10 recommends."""
+SCORE = Concatenate(sequence_log_likelihood, MinK(0.4))
+"""Of the game and of moment matching, chosen on unit 900: the mean of log p and that of its lower tail.
+
+The mean alone leaves the tails apart, by which the attack on eight scores tells members.
+"""
 AUDIT_BATCH, BANK = 16, 64
 """The game audits few rows often: a bank makes up for the rows, and each step moves the weights less."""
 

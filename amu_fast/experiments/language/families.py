@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from amu_fast.audit.auditor import Auditor
 from amu_fast.audit.bank import MemoryBank
-from amu_fast.audit.language import sequence_log_likelihood
+from amu_fast.audit.language import MinK
 from amu_fast.experiments.families import geometric
 from amu_fast.experiments.language.loops import AdamW
 from amu_fast.unlearn.objectives import FineTune, GameObjective, GradientDifference, Npo, Objective, ScoreMoments
@@ -90,7 +90,7 @@ def _family(
     return LanguageFamily(name, title, build, coarse, ratios, audit_batch)
 
 
-SCORE = sequence_log_likelihood
+SCORE = MinK(0.4)
 """Of the game and of moment matching: one label-aware score, as docs/game.md section 10 recommends."""
 AUDIT_BATCH, BANK = 16, 64
 """The game audits few rows often: a bank makes up for the rows, and each step moves the weights less."""

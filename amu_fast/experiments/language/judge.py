@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from amu_fast.audit.attacks.svm import fit_margin
 from amu_fast.audit.delong import auc_difference, auc_interval
 from amu_fast.audit.intervals import TOST_LEVEL, Interval, equivalent
-from amu_fast.audit.language import HiddenState, eight_scores
+from amu_fast.audit.language import EIGHT, HiddenState, eight_scores
 from amu_fast.audit.metrics import auc
 from amu_fast.audit.predict import eval_mode
 from amu_fast.experiments.language.data import Part, size, take, trimmed
@@ -91,7 +91,7 @@ def headline(outputs: Outputs, references: Sequence[Outputs]) -> dict[str, float
 def panel(outputs: Outputs) -> dict[str, float]:
     """AUC of the probe of hidden states and of each of the eight scores alone, and the loss gap."""
     forget, test = outputs["forget"].scores, outputs["test"].scores
-    single = {f"score_{k}_auc": float(auc(forget[:, k], test[:, k])) for k in range(forget.shape[1])}
+    single = {f"{name}_auc": float(auc(forget[:, k], test[:, k])) for k, name in enumerate(EIGHT)}
     probe = fitted_auc(outputs, lambda part: part.hidden)
     return {"hidden_auc": probe, **single, "loss_gap": float(test[:, 0].mean() - forget[:, 0].mean())}
 

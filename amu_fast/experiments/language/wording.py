@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from amu_fast.audit.language import EIGHT
 from amu_fast.experiments.language.families import FAMILIES
 from amu_fast.experiments.render import REFERENCE_TITLES, Words
 from amu_fast.experiments.summary import Summary
@@ -14,6 +15,9 @@ HEADS = {
     "calibrated_auc": "calibrated AUC",
     "svm_auc": "SVM AUC",
 }
+
+
+_EIGHT_TITLES = ("mean log p", "min-k 20 %", "min-k 40 %", "min-k++ 20 %", "zlib", "margin", "entropy", "lowest log p")
 
 
 def _header(summary: Summary) -> str:
@@ -43,14 +47,7 @@ WORDS = Words(
     heads=HEADS,
     panel={
         "hidden_auc": "hidden-state probe",
-        "score_0_auc": "mean log p",
-        "score_1_auc": "min-k 20 %",
-        "score_2_auc": "min-k 40 %",
-        "score_3_auc": "min-k++ 20 %",
-        "score_4_auc": "zlib",
-        "score_5_auc": "margin",
-        "score_6_auc": "entropy",
-        "score_7_auc": "lowest log p",
+        **{f"{name}_auc": title for name, title in zip(EIGHT, _EIGHT_TITLES, strict=True)},
         "loss_gap": "loss gap, forget − test",
         "steps": "steps",
     },

@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> dict[str, dict[str, float]]:
     parser.add_argument("--quick", action="store_true", help="a smaller model and fewer rows")
     parser.add_argument("--resume", action="store_true", help="go on from the latest checkpoint")
     options = parser.parse_args(arguments)
-    authors, hidden, learning, steps = (6, 32, 50, 12) if options.quick else (20, 64, 300, 100)
+    authors, hidden, learning, steps = (6, 32, 40, 12) if options.quick else (20, 64, 300, 100)
     rate = 5e-3 if options.quick else 2e-3
 
     accelerator = Accelerator(gradient_accumulation_steps=ACCUMULATION)
@@ -70,7 +70,7 @@ def main(arguments: list[str] | None = None) -> dict[str, dict[str, float]]:
         parser.error(f"{options.out} has checkpoints of an earlier run; pass --resume, or another folder as --out")
     start, before = 0, {}
     if not options.resume:
-        memorise(plain, parts, learning)  # the same on every process
+        memorise(plain, parts, learning, 2 * rate)  # the same on every process
         before = measure(plain, parts, auditor)
     model, optimizer = accelerator.prepare(plain, torch.optim.AdamW(plain.parameters(), lr=rate))
     if options.resume:

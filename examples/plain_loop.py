@@ -67,13 +67,13 @@ def score(model: nn.Module, part: Part) -> Tensor:
     return sequence_log_likelihood(au.ModelOutputs(logits, part["labels"]))
 
 
-def memorise(model: nn.Module, parts: Mapping[str, Part], steps: int) -> None:
+def memorise(model: nn.Module, parts: Mapping[str, Part], steps: int, rate: float) -> None:
     """Train on forget and retain rows."""
     both = {key: torch.cat([parts["forget"][key], parts["retain"][key]]) for key in INPUTS}
-    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate)
     for step in range(steps):
         optimizer.zero_grad()
-        loss_of(model, draw(both, 32, "memorise", step)).backward()
+        loss_of(model, draw(both, 24, "memorise", step)).backward()
         optimizer.step()
 
 
@@ -105,7 +105,7 @@ def main(arguments: list[str] | None = None) -> dict[str, dict[str, float]]:
     parser.add_argument("--quick", action="store_true", help="a smaller model and fewer rows")
     parser.add_argument("--resume", action="store_true", help="go on from the latest checkpoint")
     options = parser.parse_args(arguments)
-    authors, hidden, learning, steps = (6, 32, 50, 15) if options.quick else (20, 64, 300, 100)
+    authors, hidden, learning, steps = (6, 32, 40, 15) if options.quick else (20, 64, 300, 100)
     rate = 5e-3 if options.quick else 2e-3
 
     torch.manual_seed(0)
@@ -128,7 +128,7 @@ def main(arguments: list[str] | None = None) -> dict[str, dict[str, float]]:
         restore_rng(checkpoint.state["rng"])
         start, before = checkpoint.step, checkpoint.state["before"]
     else:
-        memorise(model, parts, learning)
+        memorise(model, parts, learning, 2 * rate)
         before = measure(model, parts, auditor)
         save(0)
 

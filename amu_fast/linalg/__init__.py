@@ -2,8 +2,11 @@
 
 from amu_fast.linalg.cg import ConjugateGradient
 from amu_fast.linalg.cholesky import Cholesky, CholeskyFactor
+from amu_fast.linalg.flat import FlatParameters
+from amu_fast.linalg.modules import EmpiricalFisherOperator, GaussNewtonOperator, HessianOperator
 from amu_fast.linalg.neumann import Neumann, largest_eigenvalue
 from amu_fast.linalg.operators import DampedOperator, GlmHessian, LinearOperator, MatrixOperator
+from amu_fast.linalg.output_losses import CrossEntropy, MeanSquaredError
 from amu_fast.linalg.preconditioners import JacobiPreconditioner, NystromPreconditioner
 from amu_fast.linalg.refinement import Refinement
 from amu_fast.linalg.solution import LinearSolver, Solution
@@ -14,12 +17,18 @@ __all__ = [
     "Cholesky",
     "CholeskyFactor",
     "ConjugateGradient",
+    "CrossEntropy",
     "DampedOperator",
+    "EmpiricalFisherOperator",
+    "FlatParameters",
+    "GaussNewtonOperator",
     "GlmHessian",
+    "HessianOperator",
     "JacobiPreconditioner",
     "LinearOperator",
     "LinearSolver",
     "MatrixOperator",
+    "MeanSquaredError",
     "Neumann",
     "NystromPreconditioner",
     "Refinement",

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from checkpoint_two_ranks import two_ranks
-from test_checkpoint_faults import dying
+from unlearn.checkpoint_two_ranks import two_ranks
+from unlearn.test_checkpoint_faults import dying
 from torch import nn
 
 from amu_fast.audit import Auditor, ChanceCap, MemoryBank, log_likelihood

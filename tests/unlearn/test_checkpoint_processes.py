@@ -16,7 +16,8 @@ SCRIPT = Path(__file__).with_name("checkpoint_run.py")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 def test_killed_runs_and_two_ranks_go_on_bit_for_bit(tmp_path):
     """One process for all, as importing torch takes longest; no device, whose threads a fork would not copy."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    tests = str(SCRIPT.parent.parent)
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": tests}
     done = subprocess.run(
         [sys.executable, SCRIPT, tmp_path], capture_output=True, text=True, env=environment, timeout=300
     )

@@ -21,8 +21,8 @@ from amu_fast.integrations.checkpoints import verified
 from amu_fast.integrations.checks import check_setup
 from amu_fast.integrations.collators import PadRows, PartCollator
 from amu_fast.integrations.data import GAME_PARTS, UnlearnDatasets
-from amu_fast.integrations.recording import Recorder
 from amu_fast.integrations.dealing import DealsParts
+from amu_fast.integrations.recording import Recorder
 from amu_fast.integrations.reporting import REPORT_FILE, config_of, report_of
 from amu_fast.integrations.saving import SavesWhole, identity, load_state
 from amu_fast.integrations.statistics import refresh_at_end

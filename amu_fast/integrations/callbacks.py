@@ -119,7 +119,10 @@ class AuditCallback(TrainerCallback):
             in_game=self._seen_by(trainer.objective),
         )
         trainer.audits.append(found)
+        due = trainer.control.should_log
         trainer.log(figures(found))
+        # logging is taken as done after any log; training's own may still be due at this step
+        trainer.control.should_log = due
         return found
 
     def on_train_begin(

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from accelerate.utils import DistributedType  # type: ignore[import-untyped]
-from peft import PeftModel
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_utils import TrainOutput, get_last_checkpoint
@@ -95,9 +94,6 @@ class UnlearnTrainer(DealsParts, SavesWhole):
             optimizers=optimizers,
         )
         check_setup(self)
-        if args.activation_checkpointing and isinstance(model, PeftModel):
-            # a checkpointed block of frozen weights has no gradient to hand on unless its input has one
-            model.enable_input_require_grads()
         collate: Any = self.data_collator
         if args.remove_unused_columns:
             collate = self._get_collator_with_removed_columns(collate, description="training")

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from amu_fast.audit.gather import gather_rows
+from amu_fast.audit.gather import gather_sides
 from amu_fast.audit.scores import ModelOutputs, ScoreMap
 from amu_fast.errors import DataError
 from amu_fast.unlearn.meter import cost
@@ -38,16 +38,9 @@ class AuditScores:
 
     def gathered(self, group: Any = None) -> AuditScores:
         """The rows of all ranks in rank order; this very object on one rank."""
-
-        def pair(tensors: Pair | None) -> Pair | None:
-            return None if tensors is None else (gather_rows(tensors[0], group), gather_rows(tensors[1], group))
-
+        sides = gather_sides(self.members, self.nonmembers, self.groups, self.clusters, group)
         return AuditScores(
-            gather_rows(self.members, group),
-            gather_rows(self.nonmembers, group),
-            pair(self.clusters),
-            pair(self.groups),
-            self.gradient_samples,
+            sides.member_scores, sides.nonmember_scores, sides.clusters, sides.groups, self.gradient_samples
         )
 
 

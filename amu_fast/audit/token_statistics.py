@@ -6,7 +6,8 @@ For position t with logits z, label y and p = softmax(z):
     margin = z_y − max_{j≠y} z_j
 
 One autograd function visits the counted positions in chunks, forwards and backwards; it keeps the logits and a few
-numbers per token, and makes the logits' gradient and nothing else of their size. Source: docs/game.md, section 9.
+numbers per token, and makes the logits' gradient and nothing else of their size: a chunk has at most three rows of V
+per token, in 2 MiB or 1/128 of the logits (64 MiB or 1/8 on an accelerator). Source: docs/game.md, section 9.
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ STATISTICS = ("log_p", "mean", "deviation", "margin")
 
 # Inside the root of σ: its gradient at a uniform p is finite (docs/game.md, section 9).
 _WITHIN_ROOT = 1e-6
-# Temporaries of one chunk: 4 MiB (what caches hold), or a part of large logits, so that an accelerator has work to do.
-_BYTES = 4 << 20
-_PART_OF_LOGITS = 128
+# Temporaries of one chunk: on the CPU what its caches hold, on an accelerator enough to be worth some 20 launches; or a
+# part of the logits, where that is more.
+_CPU_BYTES, _CPU_PART = 2 << 20, 128
+_DEVICE_BYTES, _DEVICE_PART = 64 << 20, 8
 # p below exp(-1000) is 0 in float64 too; bounded, log p keeps p log p and p (log p)² from being 0 · inf.
 _LOWEST = -1000.0
 
@@ -199,7 +201,7 @@ def _wide(z: Tensor) -> Tensor:
 
 def _chunks(logits: Tensor, tokens: int) -> Iterator[slice]:
     """Slices of the tokens such that three rows per token, in float32 at least, fit the budget."""
-    size = max(logits.element_size(), 4)
-    budget = max(_BYTES, logits.numel() * logits.element_size() // _PART_OF_LOGITS)
-    step = max(1, budget // (3 * size * logits.shape[-1]))
+    least, part = (_CPU_BYTES, _CPU_PART) if logits.device.type == "cpu" else (_DEVICE_BYTES, _DEVICE_PART)
+    budget = max(least, logits.numel() * logits.element_size() // part)
+    step = max(1, budget // (3 * max(logits.element_size(), 4) * logits.shape[-1]))
     return (slice(start, start + step) for start in range(0, tokens, step))

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 from unlearn.checkpoint_two_ranks import two_ranks
 from unlearn.test_checkpoint_faults import dying
-from torch import nn
 
 from amu_fast.audit import Auditor, ChanceCap, MemoryBank, log_likelihood
 from amu_fast.unlearn.checkpoint import (

@@ -35,7 +35,15 @@ from amu_fast.followers import HuberisedHinge, Logistic, SquaredHinge
 from amu_fast.splits import Splits
 from amu_fast.unlearn.api import audit, unlearn
 from amu_fast.unlearn.callbacks import Callback, StepState
-from amu_fast.unlearn.checkpoint import CheckpointStore
+from amu_fast.unlearn.checkpoint import (
+    Checkpoint,
+    CheckpointStore,
+    capture_rng,
+    model_state,
+    optimizer_state,
+    restore,
+    restore_rng,
+)
 from amu_fast.unlearn.methods import (
     FineTune,
     GradientAscent,
@@ -72,10 +80,16 @@ __all__ = [
     "audit",
     "auditor_step",
     # for anybody's loop: see amu_fast.unlearn.objectives
+    "Checkpoint",
     "CheckpointStore",
     "GameObjective",
     "Objective",
     "UnlearningBatch",
+    "capture_rng",
+    "model_state",
+    "optimizer_state",
+    "restore",
+    "restore_rng",
     # scores
     "Concatenate",
     "HiddenState",

@@ -60,7 +60,7 @@ class CrossEntropy:
         """It does not depend on the classes, only on which rows count."""
         p = outputs.detach().softmax(-1)
         counted = self.labels(batch) != -100
-        scale = (counted / counted.sum().clamp(min=1)).to(p.dtype)[..., None]
+        scale = (counted.to(p.dtype) / counted.sum().clamp(min=1))[..., None]
 
         def product(u: Tensor) -> Tensor:
             pu = p * u

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.func import grad, jvp
 
 from amu_fast.linalg.module_checks import Sighting, scalar, watched
-from amu_fast.linalg.module_function import ModuleFunction
+from amu_fast.linalg.module_function import ModuleFunction, reshard
 
 
 class Route(Protocol):
@@ -163,15 +163,19 @@ def whole(tensor: Any) -> Tensor:
 @contextmanager
 def shifted(function: ModuleFunction, parts: Sequence[Tensor], h: Tensor) -> Iterator[None]:
     """Inside, the parameters themselves are w + h v; afterwards w again, bit for bit."""
+    reshard(function.subject)
     tensors = [local(w) for w in function.parameters.tensors]
     saved = [tensor.clone() for tensor in tensors]
-    try:
-        for w, tensor, part in zip(function.parameters.tensors, tensors, parts, strict=True):
-            tensor.add_((_shard(part, w) * h).to(tensor.dtype))
-        yield
-    finally:
-        for tensor, before in zip(tensors, saved, strict=True):
-            tensor.copy_(before)
+    # Restored to the bit, they count as unchanged: for the other operators over them, and for graphs of the caller.
+    with torch.autograd._unsafe_preserve_version_counter(tuple(tensors)):
+        try:
+            for w, tensor, part in zip(function.parameters.tensors, tensors, parts, strict=True):
+                tensor.add_((_shard(part, w) * h).to(tensor.dtype))
+            yield
+        finally:
+            reshard(function.subject)
+            for tensor, before in zip(tensors, saved, strict=True):
+                tensor.copy_(before)
 
 
 def in_place_gradient(function: ModuleFunction) -> Tensor:

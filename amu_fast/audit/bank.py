@@ -48,6 +48,14 @@ class MemoryBank:
         self.members = self.members.append(member_scores, group_pair[0], cluster_pair[0], self.capacity)
         self.nonmembers = self.nonmembers.append(nonmember_scores, group_pair[1], cluster_pair[1], self.capacity)
 
+    def columns(self, chosen: slice) -> MemoryBank:
+        """A bank with some columns of these rows, for one auditor of several."""
+        part = MemoryBank(self.capacity)
+        part.members, part.nonmembers = (
+            _Side(s.scores[:, chosen], s.groups, s.clusters) for s in (self.members, self.nonmembers)
+        )
+        return part
+
     def state_dict(self) -> dict[str, Any]:
         """Plain tensors and numbers."""
         return {

@@ -13,6 +13,7 @@ from amu_fast.audit.auditor import Auditor
 from amu_fast.audit.bank import MemoryBank
 from amu_fast.audit.cap import ChanceCap
 from amu_fast.audit.delong import auc_difference, auc_interval
+from amu_fast.audit.ensemble import EnsembleAuditor
 from amu_fast.audit.intervals import (
     Interval,
     accuracy_difference,
@@ -58,6 +59,7 @@ __all__ = [
     "CalibratedLoss",
     "ChanceCap",
     "Concatenate",
+    "EnsembleAuditor",
     "HiddenState",
     "HingePayoff",
     "Interval",

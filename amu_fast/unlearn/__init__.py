@@ -10,6 +10,7 @@ from amu_fast.audit import (
     Auditor,
     ChanceCap,
     Concatenate,
+    EnsembleAuditor,
     HiddenState,
     HingePayoff,
     LogisticPayoff,
@@ -31,7 +32,7 @@ from amu_fast.audit import (
     token_margin,
     zlib_ratio,
 )
-from amu_fast.followers import HuberisedHinge, Logistic, SquaredHinge
+from amu_fast.followers import HuberisedHinge, Logistic, NeuralFollower, SquaredHinge
 from amu_fast.splits import Splits
 from amu_fast.unlearn.api import audit, unlearn
 from amu_fast.unlearn.callbacks import Callback, StepState
@@ -70,11 +71,13 @@ __all__ = [
     # the auditor
     "Auditor",
     "ChanceCap",
+    "EnsembleAuditor",
     "HuberisedHinge",
     "HingePayoff",
     "Logistic",
     "LogisticPayoff",
     "MemoryBank",
+    "NeuralFollower",
     "Payoff",
     "SquaredHinge",
     "audit",

@@ -8,6 +8,7 @@ import json
 import sys
 import time
 from dataclasses import fields, replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np

@@ -16,6 +16,7 @@ from typing import Any, Protocol, final
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.func import grad, jvp
 
 from amu_fast.linalg.module_checks import Sighting, scalar, watched
@@ -47,12 +48,12 @@ class KeptGraphs:
         self.values = function.values(requires_grad=True)
         self.graphs = [self._first(*pair, None if i else sighting) for i, pair in enumerate(function.weighted())]
 
-    def _first(self, batch: Any, weight: float, sighting: Sighting | None) -> list[tuple[int, Tensor]]:
-        """The weighted gradient, with its graph, of those parameters whose gradient depends on any."""
+    def _first(self, batch: Any, weight: float, sighting: Sighting | None) -> list[tuple[int, GradientEdge]]:
+        """The weighted gradient's graph, for those parameters whose gradient depends on any; its values are let go."""
         loss = scalar(seen(self.function, self.values, batch, sighting))
         scaled = loss if weight == 1.0 else weight * loss
         gradient = torch.autograd.grad(scaled, self.values, create_graph=True, materialize_grads=True)
-        return [(i, part) for i, part in enumerate(gradient) if part.requires_grad]
+        return [(i, get_gradient_edge(part)) for i, part in enumerate(gradient) if part.requires_grad]
 
     def product(self, parts: list[Tensor]) -> Tensor:
         """One backward through each kept graph."""
@@ -60,7 +61,7 @@ class KeptGraphs:
         for graph in self.graphs:
             if graph:
                 outputs = torch.autograd.grad(
-                    [part for _, part in graph],
+                    [edge for _, edge in graph],
                     self.values,
                     [parts[i] for i, _ in graph],
                     retain_graph=True,

@@ -102,5 +102,6 @@ class _Side:
         elif self.scores.shape[1] != scores.shape[1]:
             raise DataError(f"scores must have {self.scores.shape[1]} columns as in the bank, got {scores.shape[1]}")
         else:
-            old = self.tensors()
+            # a state that was loaded is on the CPU, wherever the run is
+            old = (self.scores.to(scores), self.groups, self.clusters)
         return _Side(*(torch.cat([a, b.clone()])[-capacity:] for a, b in zip(old, new, strict=True)))

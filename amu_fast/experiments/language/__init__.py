@@ -1,0 +1,1 @@
+"""Language models: fictitious authors, TOFU, and what is measured on them."""

@@ -88,7 +88,7 @@ class NeuralFollower:
     def score(self, params: Tensor, scores: Tensor) -> Tensor:
         """f(x; w), (n,), for params (p,) and scores (n, d); higher means member. Differentiable in both."""
         *inner, last = self._layers(params, scores.shape[-1])
-        a = scores
+        a = scores.to(params.dtype)
         for layer in inner:
             a = self._activate(a @ layer[:, :-1].mT + layer[:, -1])
         return (a @ last[:, :-1].mT + last[:, -1]).squeeze(-1)

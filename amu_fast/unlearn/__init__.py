@@ -48,6 +48,7 @@ from amu_fast.unlearn.checkpoint import (
 from amu_fast.unlearn.methods import (
     FineTune,
     GradientAscent,
+    Influence,
     NegGradPlus,
     Retrain,
     ScoreMomentMatching,
@@ -62,6 +63,7 @@ __all__ = [
     # methods
     "FineTune",
     "GradientAscent",
+    "Influence",
     "NegGradPlus",
     "Retrain",
     "ScoreMomentMatching",

@@ -58,7 +58,7 @@ class Influence:
 
     Source: Koh and Liang, "Understanding Black-box Predictions via Influence Functions", ICML 2017; Guo et al.,
     "Certified Data Removal from Machine Learning Models", ICML 2020. The released WoodFisher variant applies one
-    running vector in place of the inverse (docs/methods.md).
+    running vector in place of the inverse.
 
     Args:
         epochs: Budget in retain-set sizes, at most; the solver gets as many steps as it allows.

@@ -191,8 +191,9 @@ release-check: $(VENV)/.installed-dev
 
 # Peers of the benchmarks. If they do not install together, each is tried alone; one that is missing is recorded.
 PEERS := cvxpylayers "jax<0.11" jaxopt==0.8.5 linear_operator==0.6.1 torchopt==0.7.3 xitorch==0.5.1
-# These ask for numpy < 2 and work with numpy 2.
-PEERS_ALONE := qpth==0.0.18 pyDVL==0.10.0
+# These ask for other versions than they need, or are what one of them imports. betty-ml's metadata no pip reads.
+PEERS_ALONE := qpth==0.0.18 pyDVL==0.10.0 dattri==0.3.0 hypergrad==0.0.1 curvlinops-for-pytorch==3.0.1 \
+  backpack-for-pytorch einops einconv opt-einsum unfoldNd
 
 $(VENV)/.installed-bench: $(VENV)/.torch $(BUILD_INPUTS)
 	@echo "==> installing amu-fast with its C++ extension and the benchmarks' peers"

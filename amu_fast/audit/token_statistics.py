@@ -6,7 +6,8 @@ For position t with logits z, label y and p = softmax(z):
     margin = z_y − max_{j≠y} z_j
 
 One autograd function visits the counted positions in chunks, forwards and backwards; it keeps the logits and a few
-numbers per token, and makes the logits' gradient and nothing else of their size. Source: docs/game.md, section 9.
+numbers per token, and makes the logits' gradient and nothing else of their size: a chunk has at most three rows of V
+per token, in 2 MiB or 1/128 of the logits (64 MiB or 1/8 on an accelerator). Source: docs/game.md, section 9.
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ STATISTICS = ("log_p", "mean", "deviation", "margin")
 
 # Inside the root of σ: its gradient at a uniform p is finite (docs/game.md, section 9).
 _WITHIN_ROOT = 1e-6
-# Temporaries of one chunk: 4 MiB (what caches hold), or a part of large logits, so that an accelerator has work to do.
-_BYTES = 4 << 20
-_PART_OF_LOGITS = 128
+# Temporaries of one chunk: on the CPU what its caches hold, on an accelerator enough to be worth some 20 launches; or a
+# part of the logits, where that is more.
+_CPU_BYTES, _CPU_PART = 2 << 20, 128
+_DEVICE_BYTES, _DEVICE_PART = 64 << 20, 8
 # p below exp(-1000) is 0 in float64 too; bounded, log p keeps p log p and p (log p)² from being 0 · inf.
 _LOWEST = -1000.0
 
@@ -75,25 +77,25 @@ def token_statistics(
         at = (row, position + 1)
     row, position = at
     wanted = tuple(name in need for name in STATISTICS)
-    index = (row, position - 1, labels[row, position])
+    place, target = row * labels.shape[1] + position - 1, labels[row, position]
     if under_torch_func():
-        return TokenStatistics(*_dense(_wide(logits[index[0], index[1]]), index[2], wanted))
-    return TokenStatistics(*_Statistics.apply(logits, *index, wanted))
+        return TokenStatistics(*_dense(_rows(logits, place), target, wanted))
+    return TokenStatistics(*_Statistics.apply(logits, place, target, wanted))
 
 
 class _Statistics(torch.autograd.Function):
-    """The statistics of tokens (row, position, target), chunk by chunk."""
+    """The statistics of targets at places (rows of the flattened logits), chunk by chunk."""
 
     @staticmethod
     def forward(
-        ctx: Any, logits: Tensor, row: Tensor, position: Tensor, target: Tensor, wanted: tuple[bool, ...]
+        ctx: Any, logits: Tensor, place: Tensor, target: Tensor, wanted: tuple[bool, ...]
     ) -> tuple[Tensor | None, ...]:
         kind = torch.float64 if logits.dtype == torch.float64 else torch.float32
-        log_p, margin, *moments = torch.zeros((6, len(row)), dtype=kind, device=logits.device)
+        log_p, margin, *moments = torch.zeros((6, len(place)), dtype=kind, device=logits.device)
         shift, normaliser, centre, variance = moments
-        rival = torch.zeros_like(row)
-        for part in _chunks(logits, len(row)):
-            z = _wide(logits[row[part], position[part]])
+        rival = torch.zeros_like(place)
+        for part in _chunks(logits, len(place)):
+            z = _rows(logits, place[part])
             y = target[part].unsqueeze(-1)
             z_y = z.gather(-1, y)
             if wanted[3]:
@@ -110,26 +112,27 @@ class _Statistics(torch.autograd.Function):
                 centre[part], variance[part] = _moments(z, powers.div_(total.unsqueeze(-1)))
         ctx.wanted = wanted
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(logits, row, position, target, rival, *moments)
+        ctx.save_for_backward(logits, place, target, rival, *moments)
         values = (log_p, centre - normaliser, (variance + _WITHIN_ROOT).sqrt(), margin)
         return tuple(value.clone() if want else None for value, want in zip(values, wanted, strict=True))
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
         if not ctx.needs_input_grad[0] or all(g is None for g in cotangents):
-            return (None,) * 5
-        logits, row, position, target = ctx.saved_tensors[:4]
+            return (None,) * 4
+        logits, place, target = ctx.saved_tensors[:3]
+        gradient = torch.zeros(logits.shape, dtype=logits.dtype, device=logits.device).flatten(0, 1)
         if torch.is_grad_enabled():
-            z = _wide(logits[row, position])
+            z = _rows(logits, place)
             values = _dense(z, target, ctx.wanted)
             pairs = [(v, g) for v, g in zip(values, cotangents, strict=True) if v is not None and g is not None]
             (rows,) = torch.autograd.grad([v for v, _ in pairs], z, [g for _, g in pairs], create_graph=True)
-            return torch.zeros_like(logits).index_put((row, position), rows.to(logits.dtype)), None, None, None, None
-        gradient = torch.zeros_like(logits)
-        for part in _chunks(logits, len(row)):
-            rows = _gradient_rows(ctx.saved_tensors, cotangents, part)
-            gradient[row[part], position[part]] = rows.to(logits.dtype)
-        return gradient, None, None, None, None
+            gradient = gradient.index_copy(0, place, rows.to(logits.dtype))
+        else:
+            for part in _chunks(logits, len(place)):
+                rows = _gradient_rows(ctx.saved_tensors, cotangents, part)
+                gradient.index_copy_(0, place[part], rows.to(logits.dtype))
+        return gradient.view(logits.shape), None, None, None
 
 
 def _gradient_rows(saved: tuple[Tensor, ...], cotangents: tuple[Tensor | None, ...], part: slice) -> Tensor:
@@ -137,9 +140,9 @@ def _gradient_rows(saved: tuple[Tensor, ...], cotangents: tuple[Tensor | None, .
 
     d log_p/dz = e_y − p,   dμ/dz = p c,   dσ/dz = p (c² + 2c − v) / 2σ,   c = log p − μ,   v = σ² − 1e-6.
     """
-    logits, row, position, target, rival, shift, normaliser, centre, variance = saved
+    logits, place, target, rival, shift, normaliser, centre, variance = saved
     g_log_p, g_mean, g_deviation, g_margin = (None if g is None else g[part].unsqueeze(-1) for g in cotangents)
-    z = _wide(logits[row[part], position[part]])
+    z = _rows(logits, place[part])
     logs, mid, v = (number[part].unsqueeze(-1) for number in (normaliser, centre, variance))
     if g_mean is not None or g_deviation is not None:
         zero = torch.zeros_like(v)
@@ -192,14 +195,18 @@ def _dense(z: Tensor, target: Tensor, wanted: tuple[bool, ...]) -> tuple[Tensor 
     return tuple(value if want else None for value, want in zip(values, wanted, strict=True))
 
 
-def _wide(z: Tensor) -> Tensor:
-    """In float32, or float64 if it is: sums over a vocabulary need it."""
+def _rows(logits: Tensor, place: Tensor) -> Tensor:
+    """Copies of rows of the flattened logits, in float32, or float64 if they are: sums over a vocabulary need it."""
+    if logits.is_contiguous():
+        z = logits.flatten(0, 1).index_select(0, place)
+    else:  # flattening might copy them all
+        z = logits[place // logits.shape[1], place % logits.shape[1]]
     return z if z.dtype == torch.float64 else z.float()
 
 
 def _chunks(logits: Tensor, tokens: int) -> Iterator[slice]:
     """Slices of the tokens such that three rows per token, in float32 at least, fit the budget."""
-    size = max(logits.element_size(), 4)
-    budget = max(_BYTES, logits.numel() * logits.element_size() // _PART_OF_LOGITS)
-    step = max(1, budget // (3 * size * logits.shape[-1]))
+    least, part = (_CPU_BYTES, _CPU_PART) if logits.device.type == "cpu" else (_DEVICE_BYTES, _DEVICE_PART)
+    budget = max(least, logits.numel() * logits.element_size() // part)
+    step = max(1, budget // (3 * max(logits.element_size(), 4) * logits.shape[-1]))
     return (slice(start, start + step) for start in range(0, tokens, step))

@@ -116,10 +116,17 @@ def named(subject: nn.Module | Mapping[str, Tensor]) -> dict[str, Tensor]:
     return dict(subject)
 
 
-def stamp(tensors: Iterable[Tensor]) -> tuple[tuple[int, int], ...]:
+def stamp(tensors: Iterable[Tensor]) -> tuple[tuple[int, ...], ...]:
     """Changes whenever one of the tensors is written to or gets other storage; nothing on the device is touched."""
-    local: Any = (getattr(tensor, "_local_tensor", tensor) for tensor in tensors)
-    return tuple((tensor._version, tensor.data_ptr()) for tensor in local)
+    return tuple(mark for tensor in tensors for mark in _marks(tensor))
+
+
+def _marks(tensor: Any) -> list[tuple[int, ...]]:
+    """Of a sharded tensor two: it and its local part are written to independently."""
+    inner = getattr(tensor, "_local_tensor", None)
+    if inner is None:
+        return [(tensor._version, tensor.data_ptr())]
+    return [(tensor._version,), (inner._version, inner.data_ptr())]
 
 
 def _default(subject: nn.Module | Mapping[str, Tensor]) -> Callable[[str, Tensor], bool]:

@@ -87,6 +87,7 @@ class ModuleFunction:
         if isinstance(batches, Iterator):
             raise DataError(f"batches is a {type(batches).__name__}, which is used up once; pass a list or a loader")
         bare = unwrapped(subject)
+        reshard(bare)
         parameters = FlatParameters.of(bare, chosen)
         ranks = _group(group)
         if parameters.sharded and ranks is None:
@@ -97,7 +98,10 @@ class ModuleFunction:
         total = _total(counts, parameters, ranks)
         if reduction == "sum":
             counts, total = [1.0] * len(counts), 1.0 / (ranks.size() if parameters.sharded and ranks else 1)
-        return ModuleFunction(bare, function, batches, parameters, tuple(c / total for c in counts), ranks)
+        made = ModuleFunction(bare, function, batches, parameters, tuple(c / total for c in counts), ranks)
+        # Before any forward, after which a sharded module may show other tensors.
+        assert made.tracked
+        return made
 
     def weighted(self) -> Iterator[tuple[Any, float]]:
         """Every batch with its weight."""
@@ -147,7 +151,7 @@ class ModuleFunction:
         """Every parameter once, chosen or not."""
         return tuple({id(tensor): tensor for tensor in named(self.subject).values()}.values())
 
-    def stamp(self) -> tuple[tuple[int, int], ...]:
+    def stamp(self) -> tuple[tuple[int, ...], ...]:
         """Changes with any parameter, chosen or not."""
         return stamp(self.tracked)
 
@@ -168,6 +172,15 @@ def unwrapped(subject: Subject) -> Subject:
             break
         subject = inner
     return subject
+
+
+def reshard(subject: Subject) -> None:
+    """Free what FSDP2 has gathered, which would hide what is written to the shards."""
+    for module in subject.modules() if isinstance(subject, nn.Module) else ():
+        # FSDP2's class is not imported for this: that takes longer than torch itself.
+        free: Any = getattr(module, "reshard", None)
+        if free is not None and hasattr(module, "set_reshard_after_forward"):
+            free()
 
 
 def leading_size(batch: Any) -> float:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from amu_fast.errors import DataError
 from amu_fast.linalg.flat import FlatParameters
 from amu_fast.linalg.module_checks import Mode, Sighting, explained, refuse_layers, watched
-from amu_fast.linalg.module_function import ModuleFunction
+from amu_fast.linalg.module_function import ModuleFunction, reshard
 from amu_fast.linalg.products import Route
 from amu_fast.linalg.system import plain_arithmetic
 
@@ -110,11 +110,7 @@ class ModuleOperator:
     def _local(self, v: Tensor) -> Tensor:
         if self._route is None:
             raise DataError("the operator could not be built; see the error of refresh()")
-        product = self._route.product(self.parameters.split(v))
-        if self.parameters.sharded:
-            # Sharded parameters were written in place, and restored.
-            self._stamp = self._function.stamp()
-        return product
+        return self._route.product(self.parameters.split(v))
 
     def _look(self, sighting: Sighting) -> None:
         """One forward of the first batch, for the modes that keep no graph."""
@@ -123,6 +119,7 @@ class ModuleOperator:
             if function.parameters.sharded:
                 with torch.no_grad():
                     result = function.in_place(batch)
+                reshard(function.subject)
             else:
                 result = function(function.values(requires_grad=True), batch)
         self._kind.check(result)

@@ -16,10 +16,11 @@ from typing import Any, Protocol, final
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.func import grad, jvp
 
 from amu_fast.linalg.module_checks import Sighting, scalar, watched
-from amu_fast.linalg.module_function import ModuleFunction
+from amu_fast.linalg.module_function import ModuleFunction, reshard
 
 
 class Route(Protocol):
@@ -47,12 +48,12 @@ class KeptGraphs:
         self.values = function.values(requires_grad=True)
         self.graphs = [self._first(*pair, None if i else sighting) for i, pair in enumerate(function.weighted())]
 
-    def _first(self, batch: Any, weight: float, sighting: Sighting | None) -> list[tuple[int, Tensor]]:
-        """The weighted gradient, with its graph, of those parameters whose gradient depends on any."""
+    def _first(self, batch: Any, weight: float, sighting: Sighting | None) -> list[tuple[int, GradientEdge]]:
+        """The weighted gradient's graph, for those parameters whose gradient depends on any; its values are let go."""
         loss = scalar(seen(self.function, self.values, batch, sighting))
         scaled = loss if weight == 1.0 else weight * loss
         gradient = torch.autograd.grad(scaled, self.values, create_graph=True, materialize_grads=True)
-        return [(i, part) for i, part in enumerate(gradient) if part.requires_grad]
+        return [(i, get_gradient_edge(part)) for i, part in enumerate(gradient) if part.requires_grad]
 
     def product(self, parts: list[Tensor]) -> Tensor:
         """One backward through each kept graph."""
@@ -60,7 +61,7 @@ class KeptGraphs:
         for graph in self.graphs:
             if graph:
                 outputs = torch.autograd.grad(
-                    [part for _, part in graph],
+                    [edge for _, edge in graph],
                     self.values,
                     [parts[i] for i, _ in graph],
                     retain_graph=True,
@@ -163,15 +164,19 @@ def whole(tensor: Any) -> Tensor:
 @contextmanager
 def shifted(function: ModuleFunction, parts: Sequence[Tensor], h: Tensor) -> Iterator[None]:
     """Inside, the parameters themselves are w + h v; afterwards w again, bit for bit."""
+    reshard(function.subject)
     tensors = [local(w) for w in function.parameters.tensors]
     saved = [tensor.clone() for tensor in tensors]
-    try:
-        for w, tensor, part in zip(function.parameters.tensors, tensors, parts, strict=True):
-            tensor.add_((_shard(part, w) * h).to(tensor.dtype))
-        yield
-    finally:
-        for tensor, before in zip(tensors, saved, strict=True):
-            tensor.copy_(before)
+    # Restored to the bit, they count as unchanged: for the other operators over them, and for graphs of the caller.
+    with torch.autograd._unsafe_preserve_version_counter(tuple(tensors)):
+        try:
+            for w, tensor, part in zip(function.parameters.tensors, tensors, parts, strict=True):
+                tensor.add_((_shard(part, w) * h).to(tensor.dtype))
+            yield
+        finally:
+            reshard(function.subject)
+            for tensor, before in zip(tensors, saved, strict=True):
+                tensor.copy_(before)
 
 
 def in_place_gradient(function: ModuleFunction) -> Tensor:

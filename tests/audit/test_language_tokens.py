@@ -49,8 +49,8 @@ def of(logits, labels, need=STATISTICS):
 @pytest.fixture
 def small_chunks(monkeypatch):
     """Chunks of 7 rows of 11 numbers of 8 bytes."""
-    monkeypatch.setattr(module, "_BYTES", 3 * 8 * 11 * 7)
-    monkeypatch.setattr(module, "_PART_OF_LOGITS", 1 << 40)
+    monkeypatch.setattr(module, "_CPU_BYTES", 3 * 8 * 11 * 7)
+    monkeypatch.setattr(module, "_CPU_PART", 1 << 40)
 
 
 @pytest.mark.parametrize("shape", [(1, 2, 2), (3, 6, 11), (5, 9, 11), (2, 17, 63)])
@@ -184,7 +184,7 @@ def test_a_real_vocabulary_at_the_borders_of_chunks(tokens, monkeypatch):
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(1, tokens + 1, 50_257, generator=generator)
     labels = torch.randint(50_257, (1, tokens + 1), generator=generator)
-    monkeypatch.setattr(module, "_BYTES", 3 * 4 * 50_257 * 2)
+    monkeypatch.setattr(module, "_CPU_BYTES", 3 * 4 * 50_257 * 2)
     assert [len(range(tokens)[part]) for part in module._chunks(logits, tokens)][:1] == [min(tokens, 2)]
     check(logits, labels)
 

@@ -69,8 +69,8 @@ def losses(model, batch):
 
 def flat_function(model, function, names=None):
     """(f(flat), flat): a function of the model as a function of one vector."""
-    everything = dict(model.named_parameters())
-    names = list(everything) if names is None else list(names)
+    everything = dict(model.named_parameters(remove_duplicate=False))
+    names = [name for name, _ in model.named_parameters()] if names is None else list(names)
     shapes = [everything[name].shape for name in names]
     flat = torch.cat([everything[name].detach().reshape(-1) for name in names])
 

@@ -116,7 +116,7 @@ def two_ranks(folder: Path) -> dict[str, list[dict[str, object]]]:
         if not pid:
             try:
                 meeting = f"file://{folder}/meeting"
-                dist.init_process_group("gloo", meeting, timedelta(seconds=60), SIZE, rank)
+                dist.init_process_group("gloo", meeting, timedelta(seconds=120), SIZE, rank)
                 found = {wrap: on_rank(folder, wrap) for wrap in ("ddp", "fsdp")}
                 (folder / f"rank{rank}.json").write_text(json.dumps(found))
                 dist.barrier()

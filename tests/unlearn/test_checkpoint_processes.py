@@ -30,7 +30,6 @@ def test_killed_runs_and_two_ranks_go_on_bit_for_bit(tmp_path):
     assert len(killed["lost"]) >= 20
     assert max(killed["lost"]) == 0  # no step that was saved; a save may be done before it can be reported
     assert killed["inside"] >= 8  # those that died while forcing files to the disk, and others
-    assert killed["reached"] > 0
     assert killed["left"] == ["step-00000029", "step-00000030"]
 
     for wrapper in ("ddp", "fsdp"):

@@ -69,5 +69,5 @@ def run_recipe(unit: LanguageUnit, recipe: Recipe, share: float) -> RunRecord:
 
 
 def fingerprint(unit: LanguageUnit, recipe: Recipe, share: float) -> str:
-    """Equal for equal runs only."""
-    return config_hash([asdict(unit.task), unit.seed, asdict(recipe), share])
+    """Equal for equal runs only; a hash of rows stands for the rows."""
+    return config_hash([asdict(unit.task), unit.data_digest, unit.seed, asdict(recipe), share])

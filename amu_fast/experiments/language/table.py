@@ -11,7 +11,7 @@ from amu_fast.errors import DataError
 from amu_fast.experiments.language.families import FAMILIES, Recipe
 from amu_fast.experiments.language.judge import ACCURACIES, ATTACKS, Controls, headline, panel
 from amu_fast.experiments.language.runs import fingerprint, run_recipe
-from amu_fast.experiments.language.units import QUICK_TASK, LanguageTask, LanguageUnit, prepare_unit
+from amu_fast.experiments.language.units import QUICK_TASK, LanguageTask, LanguageUnit, corpus_digest, prepare_unit
 from amu_fast.experiments.language.wording import WORDS
 from amu_fast.experiments.records import (
     REFERENCES,
@@ -33,7 +33,6 @@ from amu_fast.experiments.tuning import search
 from amu_fast.report.provenance import config_hash, plain
 from amu_fast.report.writing import write_atomic
 
-CORPUS = "fictitious authors 1"
 GAME = "game"
 ACCURACY_MARGINS = dict(zip(ACCURACIES, (1.0, 3.0, 1.0, 1.0), strict=True))
 ATTACK_MARGIN, ATTACK_SHARE = 5.0, 0.2
@@ -123,7 +122,7 @@ def _prepare(plan: LanguagePlan, folder: Path, seed: int) -> str:
     if not path.is_file():
         save(path, _record(unit))
     record = read(path, UnitRecord)
-    expected = config_hash([plain(plan.task), CORPUS])
+    expected = config_hash([plain(plan.task), corpus_digest(plan.task)])
     check_fingerprint(path, config_hash([record.task, record.data_digest]), expected)
     control = record.positive_control
     return f"unit {seed}: calibrated AUC of the original {control.value:.3f} (≥ {control.low:.3f} by authors)"
@@ -134,7 +133,7 @@ def _record(unit: LanguageUnit) -> UnitRecord:
     return UnitRecord(
         unit=unit.seed,
         task=plain(unit.task),
-        data_digest=CORPUS,
+        data_digest=corpus_digest(unit.task),
         headline={name: headline(unit.outputs[name], unit.references) for name in REFERENCES},
         panel={name: {**panel(unit.outputs[name]), "steps": float("nan")} for name in REFERENCES},
         positive_control=controls.positive,
@@ -152,7 +151,8 @@ def _recipe(plan: LanguagePlan, name: str, parameters: Mapping[str, float]) -> R
 def _search(plan: LanguagePlan, folder: Path, name: str, share: float) -> str:
     units = [_unit(plan, folder, seed) for seed in plan.tuning_units]
     family = FAMILIES[name]
-    key = config_hash([plain(plan.task), CORPUS, plan.tuning_units, share, family.coarse, family.ratios])
+    data = [(unit.seed, unit.data_digest) for unit in units]
+    key = config_hash([plain(plan.task), data, share, family.coarse, family.ratios])
     started = Search(name, share, plan.tuning_units, key)
 
     def attempt(parameters: Mapping[str, float], round_: int) -> Trial:

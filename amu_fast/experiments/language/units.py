@@ -6,10 +6,11 @@ forget authors; retrain, the floor (another retrain) and the references of the c
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ class LanguageTask:
     audit_batch: int = 48
 
     def parts(self, seed: int) -> tuple[dict[str, dict[str, Tensor]], int]:
-        """Rows of the unit, by name, and the size of the vocabulary.
+        """Rows of a unit, by name, and the size of the vocabulary.
 
         "retain", "forget", "game", "validation", "test": authors; "general", "pretraining": passages; "kept": what
         every fine-tuning keeps, retain authors and mixed passages.
@@ -117,6 +118,7 @@ class LanguageUnit:
         original: The model that is to forget.
         outputs: Of "original", "retrain", "floor" and "reference_0", ... on the judged parts.
         seconds: Wall time of each training.
+        data_digest: Of its rows.
     """
 
     task: LanguageTask
@@ -125,6 +127,7 @@ class LanguageUnit:
     original: nn.Module
     outputs: Mapping[str, Outputs]
     seconds: Mapping[str, float]
+    data_digest: str
 
     @property
     def references(self) -> tuple[Outputs, ...]:
@@ -146,20 +149,34 @@ def roles(task: LanguageTask) -> tuple[str, ...]:
 
 
 def prepare_unit(task: LanguageTask, seed: int, folder: Path) -> LanguageUnit:
-    """Train a unit's models, or read them from the cache: one file per (task, seed, version of torch).
+    """Train a unit's models, or read them from the cache: one file per (task, seed, rows, version of torch).
 
     Raises:
         DataError: A damaged file.
     """
     parts, vocabulary = task.parts(seed)
-    path = (
-        folder / f"unit-{seed}-{config_hash([CACHE_VERSION, asdict(task), seed, torch.__version__])[:16]}.safetensors"
-    )
-    unit = LanguageUnit(task, seed, parts, tiny_llama(vocabulary, task.hidden, task.layers), {}, {})
+    digest = digest_of(parts)
+    key = config_hash([CACHE_VERSION, asdict(task), seed, digest, torch.__version__])
+    path = folder / f"unit-{seed}-{key[:16]}.safetensors"
+    unit = LanguageUnit(task, seed, parts, tiny_llama(vocabulary, task.hidden, task.layers), {}, {}, digest)
     if not path.is_file():
         tensors, seconds = _train(unit)
         write_atomic(path, _dump(tensors, seconds))
     return _load(path, unit)
+
+
+def digest_of(parts: Mapping[str, Mapping[str, Tensor]]) -> str:
+    """SHA-256 of all token numbers: texts that a later version writes otherwise are other data."""
+    digest = hashlib.sha256()
+    for name, part in parts.items():
+        digest.update(name.encode() + part["input_ids"].numpy().tobytes())
+    return digest.hexdigest()
+
+
+def corpus_digest(task: LanguageTask) -> str:
+    """SHA-256 of a sample of the texts, the same for all units of a task: tells versions of the corpora apart."""
+    texts = [repr(row) for row in synth_authors(100, task.questions, 0)] + synth_general(500, 0)
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()
 
 
 def _train(unit: LanguageUnit) -> tuple[dict[str, Tensor], dict[str, float]]:
@@ -210,7 +227,7 @@ def _load(path: Path, unit: LanguageUnit) -> LanguageUnit:
     unit.original.load_state_dict(weights)
     unit.original.eval()
     outputs = {role: {part: _part(tensors, role, part, unit) for part in JUDGED} for role in roles(unit.task)}
-    return LanguageUnit(unit.task, unit.seed, unit.parts, unit.original, outputs, seconds)
+    return replace(unit, outputs=outputs, seconds=seconds)
 
 
 def _part(tensors: Mapping[str, Any], role: str, part: str, unit: LanguageUnit) -> PartOutputs:

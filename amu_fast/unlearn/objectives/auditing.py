@@ -71,9 +71,7 @@ def score_sides(
     both = gradient and not hold_nonmembers
 
     def side(part: Part, other: Part, keep: bool) -> Tensor:
-        stand_in = part if rows_of(part) else other
-        if rows_of(stand_in) == 0:
-            stand_in = batch.part("retain")
+        stand_in = part if rows_of(part) else other if rows_of(other) else _stand_in(batch.part("retain"))
         rows = _scored(scores, outputs_of(model, stand_in, gradient=keep, hidden=hidden))
         # no rows of its own: the graph of another row, of which nothing is used
         return rows if rows_of(part) else rows[:0]
@@ -84,6 +82,12 @@ def score_sides(
     work = cost(rows_of(forget), backward=gradient) + cost(rows_of(validation), backward=both)
     groups = (labels_of(forget), labels_of(validation)) if by_class else None
     return AuditScores(members, nonmembers, _clusters(forget, validation), groups, work)
+
+
+def _stand_in(retain: Part) -> Part:
+    """Retain rows with what a score map may read of forget rows, whatever its values."""
+    ones = torch.ones(rows_of(retain), device=labels_of(retain).device)
+    return {"zlib_lengths": ones.long(), "reference": ones, **retain}
 
 
 def _clusters(forget: Part, validation: Part) -> Pair | None:

@@ -12,6 +12,7 @@ same on 1, 2 and 3 processes to rounding: a rank's rows are a slice of the same 
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 from collections.abc import Mapping
 from datetime import timedelta
@@ -86,23 +87,31 @@ def measures(model: nn.Module) -> tuple[float, float]:
 
 
 def main(arguments: list[str] | None = None) -> dict[str, list[float]]:
-    """Memorise, then play; the payoff of each auditing step and measures of the parameters."""
+    """The payoff of each auditing step and measures of the parameters in the end."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--fsdp", action="store_true", help="shard the parameters instead of copying them")
     parser.add_argument("--steps", type=int, default=20, help="steps of unlearning")
     options = parser.parse_args(arguments)
     rank, ranks, device = join()
+    found = unlearn(rank, ranks, device, options.fsdp, options.steps)
+    if ranks > 1:
+        gc.collect()  # a wrapper that outlives its group may wait for ever for gloo's threads
+        dist.destroy_process_group()
+    return found
 
+
+def unlearn(rank: int, ranks: int, device: torch.device, fsdp: bool, steps: int) -> dict[str, list[float]]:
+    """Memorise, then play."""
     torch.manual_seed(0)  # the same first weights everywhere
     tokenizer = WordTokenizer.closed()
     parts = corpus(6, tokenizer, device)
     both = {key: torch.cat([parts["forget"][key], parts["retain"][key]]) for key in parts["forget"]}
-    model = wrap(tiny_llama(len(tokenizer), hidden=32).to(device), ranks, options.fsdp)
+    model = wrap(tiny_llama(len(tokenizer), hidden=32).to(device), ranks, fsdp)
 
-    def train(objective: Objective, source: Mapping[str, Part], steps: int, rate: float) -> list[float]:
+    def train(objective: Objective, source: Mapping[str, Part], count: int, rate: float) -> list[float]:
         optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9)
         payoffs = []
-        for step in range(steps):
+        for step in range(count):
             drawn = {
                 name: slice_of(source[name], ROWS[name], name, step, rank, ranks) for name in objective.needs(step)
             }
@@ -116,13 +125,11 @@ def main(arguments: list[str] | None = None) -> dict[str, list[float]]:
                     print(f"step {step:>3}  payoff {payoffs[-1]:+.6f}", flush=True)
         return payoffs
 
-    train(FineTune(), {"retain": both}, steps=3 * options.steps, rate=0.3)
-    payoffs = train(GameObjective(weight=2.0, every=2), parts, options.steps, rate=0.1)
+    train(FineTune(), {"retain": both}, 3 * steps, rate=0.3)
+    payoffs = train(GameObjective(weight=2.0, every=2), parts, steps, rate=0.1)
     norm, cosine = measures(model)
     if rank == 0:
         print(f"parameters  norm {norm:.5f}  mean cosine {cosine:+.5f}", flush=True)
-    if ranks > 1:
-        dist.destroy_process_group()
     return {"payoffs": payoffs, "parameters": [norm, cosine]}
 
 

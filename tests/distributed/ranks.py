@@ -84,7 +84,6 @@ def on_rank(folder: Path, rank: int, size: int) -> dict[str, Any]:
         found[f"{name} {wrapper}"] = training.run(CASES[name], wrapper, rank, size)
     if size > 1:
         dist.barrier()
-        dist.destroy_process_group()
     return found
 
 

@@ -20,7 +20,7 @@ SOURCES := $(wildcard csrc/*/*.* csrc/*/*/*.*)
 # What an editable installation must be repeated for; Python sources are read where they are.
 BUILD_INPUTS := pyproject.toml setup.py constraints.txt amu_fast/ops/schemas.py $(SOURCES)
 
-.PHONY: help demo test test-all lint kernels kernels-next table table-quick bench sanitize release-check clean
+.PHONY: help demo test test-all lint kernels kernels-next table table-quick language language-quick bench sanitize release-check clean
 .DELETE_ON_ERROR:
 
 help:
@@ -30,6 +30,7 @@ help:
 	@echo "make kernels      the Triton kernels without a GPU, in $(KERNELS): interpreted, proved in bounds, compiled"
 	@echo "make kernels-next the same kernels compiled by Triton $(NEXT_TRITON), in $(KERNELS)-next"
 	@echo "make table        the table of methods, up to 2 hours, resumable (table-quick: up to 10 minutes)"
+	@echo "make language     the table of methods on small language models, up to 45 minutes, resumable (language-quick: 5)"
 	@echo "make bench        the benchmarks with every peer that installs, into $(BENCH): 20 minutes at most, alone"
 	@echo "make sanitize     the C++ part and the emulated CUDA part under ASan and UBSan"
 	@echo "make release-check  a wheel of today's torch under torch $(OLD_TORCH), in an environment of its own (gigabytes)"
@@ -82,13 +83,21 @@ table-quick: $(VENV)/.installed-demo
 	@echo "==> the quick table of methods, records in $(OUT)/table-quick"
 	$(BIN)/python -m amu_fast.bench.table --quick --out $(OUT)/table-quick $(ARGS)
 
+language: $(VENV)/.installed-hf
+	@echo "==> the table of methods on language models, records in $(OUT)/language"
+	$(BIN)/python -m amu_fast.bench.language --out $(OUT)/language $(ARGS)
+
+language-quick: $(VENV)/.installed-hf
+	@echo "==> the quick table of methods on language models, records in $(OUT)/language-quick"
+	$(BIN)/python -m amu_fast.bench.language --quick --out $(OUT)/language-quick $(ARGS)
+
 bench: $(VENV)/.installed-bench
 	@echo "==> benchmarks, records and figures in $(BENCH)"
 	$(BIN)/python -m amu_fast.bench cpu --out $(BENCH) $(ARGS)
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache
-	rm -f amu_fast/_C*.so amu_fast/_build_info.json $(VENV)/.installed-demo $(VENV)/.installed-dev $(VENV)/.installed-bench
+	rm -f amu_fast/_C*.so amu_fast/_build_info.json $(VENV)/.installed-*
 	find amu_fast bench kernels tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.torch: constraints.txt
@@ -114,6 +123,12 @@ $(VENV)/.installed-demo: $(VENV)/.torch $(BUILD_INPUTS)
 $(VENV)/.installed-dev: $(VENV)/.torch $(BUILD_INPUTS)
 	@echo "==> installing amu-fast with its C++ extension and the development tools"
 	AMU_FAST_BUILD_EXT=1 $(PIP) install --quiet --no-build-isolation -c constraints.txt -e ".[dev]"
+	@touch $@
+
+$(VENV)/.installed-hf: $(VENV)/.torch $(BUILD_INPUTS)
+	@echo "==> installing amu-fast with transformers"
+	AMU_FAST_BUILD_EXT=$${AMU_FAST_BUILD_EXT:-auto} \
+	  $(PIP) install --quiet --no-build-isolation -c constraints.txt -e ".[hf,report]"
 	@touch $@
 
 # No second torch: this environment sees the packages of $(VENV) behind its own.
@@ -176,8 +191,9 @@ release-check: $(VENV)/.installed-dev
 
 # Peers of the benchmarks. If they do not install together, each is tried alone; one that is missing is recorded.
 PEERS := cvxpylayers "jax<0.11" jaxopt==0.8.5 linear_operator==0.6.1 torchopt==0.7.3 xitorch==0.5.1
-# These ask for numpy < 2 and work with numpy 2.
-PEERS_ALONE := qpth==0.0.18 pyDVL==0.10.0
+# These ask for other versions than they need, or are what one of them imports. betty-ml's metadata no pip reads.
+PEERS_ALONE := qpth==0.0.18 pyDVL==0.10.0 dattri==0.3.0 hypergrad==0.0.1 curvlinops-for-pytorch==3.0.1 \
+  backpack-for-pytorch einops einconv opt-einsum unfoldNd
 
 $(VENV)/.installed-bench: $(VENV)/.torch $(BUILD_INPUTS)
 	@echo "==> installing amu-fast with its C++ extension and the benchmarks' peers"

@@ -2,7 +2,7 @@
 
 cpu [--out bench/results] [--minutes 18]   every case on this machine's CPU, then the figures
 gpu --out DIR                              everything a GPU can show: its tests, every case, the figures
-case NAME ...                              single cases, or whole families: p1 p2 p3 p5
+case NAME ...                              single cases, or whole families: p1 p2 p3 p4 p5
 plots --out DIR                            the figures again, from the records
 readme [--check]                           the README's and docs/performance.md's tables, from bench/results
 """
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = [c for c in session.cases if {c.name, cases.family(c).lower()} & set(options.names)]
     if not chosen:
         names = ", ".join(dict.fromkeys(c.name for c in session.cases))
-        raise SystemExit(f"no case is called {' or '.join(options.names)}; there are p1, p2, p3, p5, {names}")
+        raise SystemExit(f"no case is called {' or '.join(options.names)}; there are p1, p2, p3, p4, p5, {names}")
     return int(session.run(chosen) > 0)
 
 

@@ -82,7 +82,28 @@ class SolveCase:
     seconds: float = 60.0
 
 
-Case = AuditorCase | ProductCase | SpdCase | SolveCase
+@dataclass(frozen=True)
+class ModuleCase:
+    """P4: steps of CG on the damped Hessian of a network of four layers.
+
+    Attributes:
+        columns: of the rows.
+        width: of the three hidden layers.
+        rows: n.
+        steps: exactly so many.
+        damping: above the size of the most negative eigenvalue.
+    """
+
+    name: str
+    columns: int
+    width: int
+    rows: int = 1024
+    steps: int = 20
+    damping: float = 0.35
+    seconds: float = 30.0
+
+
+Case = AuditorCase | ModuleCase | ProductCase | SpdCase | SolveCase
 
 _AUDITOR = (
     AuditorCase("cifar10", groups=10, per_side=100, columns=11, peer_groups=4),
@@ -123,6 +144,8 @@ _EPOCH = AuditorCase("cifar100-epoch", groups=500, per_side=10, columns=101, pee
 CPU: tuple[Case, ...] = (
     *_AUDITOR,
     *_products(("float32",)),
+    ModuleCase("mlp-1e4", columns=16, width=64, damping=0.15),
+    ModuleCase("mlp-4e5", columns=100, width=420, seconds=120.0),
     SolveCase("logistic", 20_000, 4096),
     *_SPD,
 )
@@ -130,6 +153,9 @@ GPU: tuple[Case, ...] = (
     *(replace(case, seconds=min(case.seconds, 10.0)) for case in (*_AUDITOR, _EPOCH)),
     *(replace(case, seconds=3.0) for case in _products(("float32", "bfloat16"))),
     *(replace(case, seconds=1.0) for case in _SPD),
+    ModuleCase("mlp-1e4", columns=16, width=64, damping=0.15, seconds=8.0),
+    ModuleCase("mlp-4e5", columns=100, width=420, seconds=8.0),
+    ModuleCase("mlp-1e7", columns=500, width=2100, damping=0.5, seconds=15.0),
     SolveCase("logistic", 100_000, 4096, seconds=20.0),
 )
 SMOKE: tuple[Case, ...] = (
@@ -144,10 +170,11 @@ SMOKE: tuple[Case, ...] = (
     ),
     SpdCase("smoke-float32", 3, 5, 1e2, "float32", seconds=0.1),
     SpdCase("smoke-float64", 3, 5, 1e2, "float64", seconds=0.1),
+    ModuleCase("smoke", columns=3, width=5, rows=20, steps=4, damping=1.0, seconds=0.1),
     SolveCase("smoke", 200, 20, rank=8, sketch_rows=200, peer_rank=8, seconds=0.1),
 )
 
 
 def family(case: Case) -> str:
-    """P1, P2, P3 or P5."""
-    return {AuditorCase: "P1", ProductCase: "P2", SpdCase: "P3", SolveCase: "P5"}[type(case)]
+    """P1 to P5."""
+    return {AuditorCase: "P1", ProductCase: "P2", SpdCase: "P3", ModuleCase: "P4", SolveCase: "P5"}[type(case)]

@@ -41,7 +41,7 @@ def provenance(lines: Sequence[Record]) -> str:
 
 def summary(folder: Path, device: str = "cpu") -> str:
     """One line per size: ours, the best contender that passed the gate, the limit."""
-    lines = [line for family in ("p1", "p2", "p3", "p5") for line in loaded(folder, family, device)]
+    lines = [line for family in ("p1", "p2", "p3", "p4", "p5") for line in loaded(folder, family, device)]
     if not lines:
         return NONE
     head = "| case | size | ours per unit | error | best other | its time over ours | share of the limit |\n" + RULE

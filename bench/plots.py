@@ -12,7 +12,7 @@ from amu_fast.bench.records import Record
 from amu_fast.report import canvas
 from amu_fast.report.writing import write_atomic
 
-FAMILIES = ("p1", "p2", "p3", "p5")
+FAMILIES = ("p1", "p2", "p3", "p4", "p5")
 COLUMNS = 3
 PANEL_WIDTH, BAR_HEIGHT, HEAD = 5.2, 0.2, 0.75
 PREFIX = {0: "s", -1: "ms", -2: "µs", -3: "ns"}

@@ -11,14 +11,14 @@ from typing import Any
 
 import torch
 
-from amu_fast.bench import p1, p2, p3, p5, records, roofline
+from amu_fast.bench import p1, p2, p3, p4, p5, records, roofline
 from amu_fast.bench.cases import Case, SolveCase, family
 from amu_fast.bench.contender import Call, Contender, NotAvailable, Verdict
 from amu_fast.bench.records import Record
 from amu_fast.bench.timing import OutOfTime, Times, clock_of, interleave, limited, wall_clock
 
-FAMILIES: dict[str, ModuleType] = {"P1": p1, "P2": p2, "P3": p3, "P5": p5}
-OPERATORS = {"P1": "auditor_step", "P3": "spd_solve", "P5": "glm_hvp"}
+FAMILIES: dict[str, ModuleType] = {"P1": p1, "P2": p2, "P3": p3, "P4": p4, "P5": p5}
+OPERATORS = {"P1": "auditor_step", "P3": "spd_solve", "P4": "cg_update", "P5": "glm_hvp"}
 #: A peer of P5 is stopped at this many times our time.
 STOP = 10.0
 #: Noise of the ceilings, or data that a cache holds: such a share is no result.

@@ -13,6 +13,7 @@ from amu_fast.audit.auditor import Auditor
 from amu_fast.audit.bank import MemoryBank
 from amu_fast.audit.cap import ChanceCap
 from amu_fast.audit.delong import auc_difference, auc_interval
+from amu_fast.audit.ensemble import EnsembleAuditor
 from amu_fast.audit.intervals import (
     Interval,
     accuracy_difference,
@@ -24,6 +25,18 @@ from amu_fast.audit.intervals import (
     paired_t,
     sign_flip_test,
     t_interval,
+)
+from amu_fast.audit.language import (
+    Concatenate,
+    HiddenState,
+    MinK,
+    MinKPlusPlus,
+    reference_log_ratio,
+    sequence_log_likelihood,
+    token_entropy,
+    token_margin,
+    zlib_lengths,
+    zlib_ratio,
 )
 from amu_fast.audit.predict import predict
 from amu_fast.audit.roc import RocCurve, roc_curve, tpr_difference, tpr_interval
@@ -45,12 +58,17 @@ __all__ = [
     "Bounds",
     "CalibratedLoss",
     "ChanceCap",
+    "Concatenate",
+    "EnsembleAuditor",
+    "HiddenState",
     "HingePayoff",
     "Interval",
     "LinearSvmAttack",
     "LogisticPayoff",
     "LossThreshold",
     "MemoryBank",
+    "MinK",
+    "MinKPlusPlus",
     "ModelOutputs",
     "Outputs",
     "PaperAttack",
@@ -75,9 +93,15 @@ __all__ = [
     "modified_entropy",
     "paired_t",
     "predict",
+    "reference_log_ratio",
     "roc_curve",
+    "sequence_log_likelihood",
     "sign_flip_test",
     "t_interval",
+    "token_entropy",
+    "token_margin",
     "tpr_difference",
     "tpr_interval",
+    "zlib_lengths",
+    "zlib_ratio",
 ]

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from amu_fast.audit import folds as fold_plans
 from amu_fast.audit.bank import MemoryBank
+from amu_fast.audit.neural import neural_step
 from amu_fast.audit.scores import ModelOutputs, log_likelihood
 from amu_fast.audit.step import HingePayoff, LogisticPayoff, Parts, Payoff, auditor_step
 from amu_fast.errors import DataError
-from amu_fast.followers import LinearFollower, SquaredHinge
+from amu_fast.followers import LinearFollower, NeuralFollower, SquaredHinge
 from amu_fast.status import Status
 
 Pair = tuple[Tensor, Tensor]
@@ -25,7 +26,8 @@ class Auditor:
     """Trains membership-inference attacks on a model's scores and reports what they earn on held-out rows.
 
     Args:
-        follower: The attack; by default a squared hinge with l2 = 0.1, on standardised scores.
+        follower: The attack; by default a squared hinge with l2 = 0.1, on standardised scores. A `NeuralFollower` is
+            trained problem by problem, without bounds.
         scores: Score map, used by the methods of `amu_fast.unlearn` to make score rows from model outputs.
         payoff: Hinge (equation (5)) or logistic.
         groups: None for one attack over all rows (the default), "class" for one attack per class.
@@ -48,7 +50,7 @@ class Auditor:
     (torch.Size([3, 1]), torch.Size([40, 1]))
     """
 
-    follower: LinearFollower = field(default_factory=lambda: SquaredHinge(l2=0.1))
+    follower: LinearFollower | NeuralFollower = field(default_factory=lambda: SquaredHinge(l2=0.1))
     scores: Callable[[ModelOutputs], Tensor] = log_likelihood
     payoff_kind: HingePayoff | LogisticPayoff = field(default_factory=HingePayoff)
     groups: Literal["class"] | None = None
@@ -113,19 +115,21 @@ class Auditor:
         )  # fmt: skip
         device = member_scores.device
         judged = int(((plan.groups >= 0) & ~sides.bank).sum())
-        payoff = auditor_step(
-            sides.scores,
-            plan.labels.to(device),
-            follower=self.follower,
-            groups=plan.groups.to(device),
-            num_groups=num_groups,
-            train_masks=plan.train_masks.to(device),
-            held_out_masks=plan.held_out_masks.to(device),
-            payoff=self.payoff_kind,
-            standardize=self.standardize,
-            normaliser=max(judged, 1),
-            parts=parts,
-        )
+        problems: dict[str, Any] = {
+            "groups": plan.groups.to(device),
+            "num_groups": num_groups,
+            "train_masks": plan.train_masks.to(device),
+            "held_out_masks": plan.held_out_masks.to(device),
+            "payoff": self.payoff_kind,
+            "standardize": self.standardize,
+            "normaliser": max(judged, 1),
+            "parts": parts,
+        }
+        labels = plan.labels.to(device)
+        if isinstance(self.follower, NeuralFollower):
+            payoff = neural_step(sides.scores, labels, follower=self.follower, **problems)
+        else:
+            payoff = auditor_step(sides.scores, labels, follower=self.follower, **problems)
         if self.on_degenerate == "raise":
             _raise_degenerate(payoff.status, torch.bincount(ids[~sides.bank], minlength=num_groups) > 0)
         return payoff

@@ -48,6 +48,14 @@ class MemoryBank:
         self.members = self.members.append(member_scores, group_pair[0], cluster_pair[0], self.capacity)
         self.nonmembers = self.nonmembers.append(nonmember_scores, group_pair[1], cluster_pair[1], self.capacity)
 
+    def columns(self, chosen: slice) -> MemoryBank:
+        """A bank with some columns of these rows, for one auditor of several."""
+        part = MemoryBank(self.capacity)
+        part.members, part.nonmembers = (
+            _Side(s.scores[:, chosen], s.groups, s.clusters) for s in (self.members, self.nonmembers)
+        )
+        return part
+
     def state_dict(self) -> dict[str, Any]:
         """Plain tensors and numbers."""
         return {
@@ -94,5 +102,6 @@ class _Side:
         elif self.scores.shape[1] != scores.shape[1]:
             raise DataError(f"scores must have {self.scores.shape[1]} columns as in the bank, got {scores.shape[1]}")
         else:
-            old = self.tensors()
+            # a state that was loaded is on the CPU, wherever the run is
+            old = (self.scores.to(scores), self.groups, self.clusters)
         return _Side(*(torch.cat([a, b.clone()])[-capacity:] for a, b in zip(old, new, strict=True)))

@@ -25,12 +25,12 @@ class ModelOutputs:
     """What a model released on n samples.
 
     Args:
-        logits: (n, C) for classifiers.
-        labels: (n,) true classes, int64 in [0, C).
-        mask: Counted positions, for sequence scores; None for classifiers.
-        hidden: Hidden states, for score maps that use them.
-        reference: Outputs of a reference model on the same samples, for calibrated score maps.
-        extra: Anything else that a custom score map needs.
+        logits: (n, C) for classifiers, (n, T, V) for sequences, where position t predicts the label of t + 1.
+        labels: (n,) true classes, int64 in [0, C); (n, T) tokens, not shifted, -100 where they do not count.
+        mask: (n, T), 0 at padding; None for classifiers.
+        hidden: (n, T, h) states of one layer, for score maps that use them.
+        reference: (n,) what a reference model gives the same samples, for calibrated score maps: mean log p.
+        extra: Anything else that a score map needs: "zlib_lengths" (n,), "segments" (n, T) of packed sequences.
     """
 
     logits: Tensor

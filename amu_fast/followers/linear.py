@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from amu_fast.errors import DataError
+from amu_fast.followers.rows import checked_rows
 from amu_fast.linalg import GlmHessian, Solution
 from amu_fast.ops import losses
 from amu_fast.ops.glm_mixed import glm_mixed_vjp
@@ -95,31 +96,16 @@ class LinearFollower:
 
     def mixed_vjp(self, params: Tensor, adjoint: Tensor, scores: Tensor, labels: Tensor) -> tuple[Tensor, None]:
         """-d<dg(w), u>/d scores with u = adjoint (*b, d + 1) held constant: equation (7), (*b, n, d)."""
-        x, y = self._rows(scores, labels)
+        x, y = checked_rows(scores, labels)
         t = torch.full_like(y, 1 / y.shape[-1])
         return glm_mixed_vjp(x, y, t, params.double(), adjoint.double(), self.kind, self.width, True), None
 
     def _problems(self, scores: Tensor, labels: Tensor) -> Problems:
-        x, y = self._rows(scores, labels)
+        x, y = checked_rows(scores, labels)
         *batch, n, d = x.shape
         x = torch.cat([x, torch.ones_like(x[..., :1])], -1).reshape(math.prod(batch), n, d + 1)
         y = y.reshape(math.prod(batch), n)
         return Problems(x, y, torch.full_like(y, 1 / n), self.kind, self.l2, self.width)
-
-    def _rows(self, scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows (*b, n, d) and labels (*b, n) in float64, checked."""
-        if not scores.is_floating_point():
-            raise DataError(f"scores must be floating point, got {scores.dtype}; use scores.double()")
-        if scores.dim() < 2 or labels.shape != scores.shape[:-1]:
-            raise DataError(
-                f"scores must be (*b, n, d) and labels (*b, n), got {tuple(scores.shape)} and {tuple(labels.shape)}"
-            )
-        if scores.shape[-2] == 0:
-            raise DataError(f"scores must have at least one row, got shape {tuple(scores.shape)}")
-        y = labels.double()
-        if bool((y.abs() != 1).any()):
-            raise DataError(f"labels must be +1 (member) or -1, got values {labels.unique().tolist()[:5]}")
-        return scores.detach().double(), y
 
 
 @dataclass(frozen=True)

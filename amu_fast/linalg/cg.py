@@ -3,12 +3,8 @@
     z = M r    beta = <r, z> / <r, z>_old    p = z + beta p    alpha = <r, z> / <p, H p>
     y += alpha p    r -= alpha H p
 
-M approximates H^-1 (identity without preconditioner). The recurrence for r drifts away from b - H y (claimed
-1e-7, true 6e-4 at condition number 1e4 in float32), so it only *claims* convergence: every
-`refresh_every` steps, and when no problem is left running, the true residual is computed and decides. Where r has
-drifted it is replaced and the direction dropped; elsewhere r stays, since swapping it under a direction that belongs
-to the old one destroys conjugacy (the iteration then diverges near the rounding level). From there on only the
-correction is summed, so that the answer is rounded once and not in every step.
+M approximates H^-1 (identity without preconditioner). The recurrence for r only claims convergence: every
+`refresh_every` steps, and when no problem is left running, the true residual decides (see `verified`).
 """
 
 from __future__ import annotations
@@ -20,9 +16,9 @@ import torch
 from torch import Tensor
 
 from amu_fast.errors import DataError
+from amu_fast.linalg.resume import SolveState, Watch, check_watch, stops
 from amu_fast.linalg.system import (
     LinearSystem,
-    Progress,
     but_not,
     check,
     check_options,
@@ -30,17 +26,13 @@ from amu_fast.linalg.system import (
     plain_arithmetic,
     sync_interval,
 )
-from amu_fast.ops.vectors import CG_DIRECTION, CG_UPDATE, norm
+from amu_fast.linalg.verified import Verified
+from amu_fast.ops.vectors import CG_DIRECTION, CG_UPDATE
 from amu_fast.status import Status
 
 if TYPE_CHECKING:
     from amu_fast.linalg.operators import LinearOperator
     from amu_fast.linalg.solution import Solution
-
-# r has drifted when it is further than this share of its own norm from the true residual. If the true residual has
-# not halved since that happened last, rounding is all that is left.
-_DRIFT = 0.5
-_PROGRESS = 0.5
 
 
 @dataclass(frozen=True)
@@ -101,6 +93,8 @@ class ConjugateGradient:
         *,
         initial: Tensor | None = None,
         preconditioner: LinearOperator | None = None,
+        progress: Watch | None = None,
+        resume: SolveState | None = None,
     ) -> Solution:
         """Solve for every right-hand side; synchronises every `check_every` steps (never with None).
 
@@ -110,50 +104,56 @@ class ConjugateGradient:
             initial: first iterate, of rhs' shape; a good one saves steps, the tolerance stays relative to
                 ||v||.
             preconditioner: M with `matvec(r)` ~ H^-1 r, symmetric positive definite, of the operator's shape.
+            progress: called with a `SolveProgress` at every check; returns "stop" to end the solve as MAX_STEPS.
+            resume: `SolveProgress.state_dict()` of an interrupted solve of this system with these options (its
+                `max_steps` apart): the answer is bit for bit that of one solve on the CPU.
 
         Returns:
             A `Solution`; `steps` counts steps, each with one product by H and one by M.
 
         Raises:
-            DataError: shapes, dtypes or devices do not fit.
+            DataError: shapes, dtypes or devices do not fit, or `resume` is another system's.
         """
+        check_watch("ConjugateGradient", progress, self.check_every)
         with plain_arithmetic(rhs.device):
             system = LinearSystem.build(operator, rhs, initial, self.rtol, self.atol)
             if preconditioner is not None:
                 check(preconditioner, rhs, "rhs (for the preconditioner)")
             state = _State(system, preconditioner)
+            if resume is not None:
+                state.load_state_dict(resume)
             interval = sync_interval(rhs.device, self.check_every)
             limit = 10 * rhs.shape[-1] if self.max_steps is None else self.max_steps
-            while state.taken < limit and (interval is None or bool(state.open.any())):
-                state.sweep(min(self.refresh_every, limit - state.taken), interval)
+            stopped = False
+            while state.taken < limit and not stopped and (interval is None or bool(state.open.any())):
+                # looks fall on multiples of refresh_every, wherever a solve was interrupted
+                ahead = self.refresh_every - state.taken % self.refresh_every
+                stopped = state.sweep(min(ahead, limit - state.taken), interval, progress)
                 state.verify()
-            return system.solution(state.base + state.y, state.status, state.true_norm, state.steps)
+            return state.solution()
 
 
-class _State(Progress):
-    """The iterates of all problems. `open`: no verdict yet. `claimed`: the recurrence says solved; paused."""
+class _State(Verified):
+    """The iterates of all problems, with the direction p and <r, z> of each."""
+
+    saved: tuple[str, ...] = (*Verified.saved, "p", "rz")
 
     def __init__(self, system: LinearSystem, preconditioner: LinearOperator | None) -> None:
         super().__init__(system)
         self.preconditioner = preconditioner
-        self.claimed = torch.zeros_like(self.open)
-        self.goal = system.target
-        self.anchor = torch.full_like(self.true_norm, torch.inf)
-        self.taken = 0
-        # The iterate is base + y: y is what was added since r last began at the truth, so it is rounded as finely as r.
-        self.base, self.y = self.y, torch.zeros_like(self.y)
-        self.close(~self.true_norm.isfinite(), Status.NONFINITE)
-        self.close(self.true_norm <= system.target, Status.CONVERGED)
         self.p, self.rz = torch.zeros_like(self.r), torch.ones_like(self.true_norm)
-        self.restart = torch.ones_like(self.open)
 
-    def sweep(self, count: int, check_every: int | None) -> None:
-        """At most `count` steps; fewer when a check finds nothing running."""
+    def sweep(self, count: int, check_every: int | None, progress: Watch | None) -> bool:
+        """At most `count` steps; fewer when a check finds nothing running, or (True) the callback stops it."""
         for i in range(count):
-            if check_every is not None and i % check_every == 0 and not bool(but_not(self.open, self.claimed).any()):
-                return
+            if check_every is not None and i % check_every == 0:
+                if not bool(but_not(self.open, self.claimed).any()):
+                    return False
+                if stops(progress, self):
+                    return True
             self.step()
             self.taken += 1
+        return False
 
     def step(self) -> None:
         """One step of every running problem: p, then y and r, then what they say."""
@@ -169,24 +169,3 @@ class _State(Progress):
         self.claimed = self.claimed | (sound & (size <= self.goal))
         self.close(but_not(usable, moved), Status.INDEFINITE)
         self.close(but_not(running, sound), Status.NONFINITE)
-
-    def verify(self) -> None:
-        """Judge by the true residual: CONVERGED, STAGNATED, or go on (where r has drifted, from there)."""
-        whole = self.base + self.y
-        true = self.system.residual(whole)
-        size, gap = norm(true), norm(true - self.r)
-        self.true_norm = torch.where(self.open, size, self.true_norm)
-        self.close(~size.isfinite(), Status.NONFINITE)
-        self.close(size <= self.system.target, Status.CONVERGED)
-        drifted = self.open & (gap > _DRIFT * norm(self.r))
-        self.close(drifted & (size > _PROGRESS * self.anchor), Status.STAGNATED)
-        self.anchor = torch.where(drifted, size, self.anchor)
-        self.r.copy_(torch.where(drifted[..., None], true, self.r))
-        self.base = torch.where(drifted[..., None], whole, self.base)
-        self.y.copy_(torch.where(drifted[..., None], 0.0, self.y))
-        # A claim that was refuted: the next one needs a margin, r beginning at the truth again or not.
-        self.goal = torch.where(
-            self.claimed | drifted, torch.where(drifted, self.system.target, self.goal) / 2, self.goal
-        )
-        self.claimed = torch.zeros_like(self.claimed)
-        self.restart.copy_(drifted)

@@ -15,8 +15,10 @@ import torch
 from torch import Tensor
 
 from amu_fast.errors import DataError
+from amu_fast.linalg.power import largest_eigenvalue, measured
+from amu_fast.linalg.resume import SolveState, Watch, check_watch, stops
 from amu_fast.linalg.system import LinearSystem, Progress, check, check_options, plain_arithmetic, sync_interval
-from amu_fast.ops.vectors import MULTI_DOT, NEUMANN_STEP, norm
+from amu_fast.ops.vectors import NEUMANN_STEP, norm
 from amu_fast.status import Status
 
 if TYPE_CHECKING:
@@ -31,63 +33,6 @@ _GROWTH = 10.0
 _SLOW_GROWTH = 1.001
 _PATIENCE = 50
 _ROUNDING = 32.0
-
-
-def largest_eigenvalue(
-    operator: LinearOperator, *, steps: int = 10, seed: int = 0, preconditioner: LinearOperator | None = None
-) -> Tensor:
-    """Power iteration for l_max of H (or of H M): ||H M q|| after `steps` products, ||q|| = 1, in the norm of M.
-
-    The norm of M, sqrt(<q, M q>), is the one in which H M is symmetric; without preconditioner it is the usual one.
-
-    It *under*estimates: 3 / 10 steps reach .87 / .96 of l_max typically, so 2/estimate is never a safe step
-    size.
-
-    Args:
-        operator: H, shape `(*b, p, p)`, symmetric.
-        steps: products, >= 1.
-        seed: of the start vector, the same for every problem and device.
-        preconditioner: M, symmetric positive definite.
-
-    Returns:
-        `(*b)` float64; NaN or infinite where products are.
-
-    >>> import torch
-    >>> from amu_fast.linalg import MatrixOperator
-    >>> bool(largest_eigenvalue(MatrixOperator(torch.diag(torch.tensor([1.0, 5.0])))) <= 5.000001)
-    True
-    """
-    start = _scattered(operator.shape[-1], seed, operator.device)
-    q = start.to(operator.dtype).expand(operator.shape[:-1])
-    with plain_arithmetic(operator.device):
-        z, size = _measured(q, preconditioner)
-        for _ in range(steps):
-            q = operator.matvec((z / size[..., None]).to(operator.dtype))
-            z, size = _measured(q, preconditioner)
-    return size
-
-
-def _scattered(p: int, seed: int, device: torch.device) -> Tensor:
-    """Numbers spread over (-1, 1), the same on every device, made there: a copy from the host would be a wait.
-
-    Two rounds of multiplying and folding bits in 32-bit arithmetic; every product fits into 63 bits.
-    """
-    bits = 0xFFFFFFFF
-    h = torch.arange(1, p + 1, device=device) + (seed * 0x3C6EF372 & bits)
-    for factor, fold in ((0x7FEB352D, 15), (0x46CA68B5, 16)):
-        h = ((h & bits) * factor) & bits
-        h = h ^ (h >> fold)
-    return (h.double() + 0.5) / 2**31 - 1.0
-
-
-def _measured(r: Tensor, preconditioner: LinearOperator | None) -> tuple[Tensor, Tensor]:
-    """M r and the norm of r that belongs to M, in which I - eta H M contracts in every step; (r, ||r||) without M."""
-    if preconditioner is None:
-        return r, norm(r)
-    z = preconditioner.matvec(r)
-    scale = (norm(r) * norm(z)).sqrt()
-    usable = torch.where(scale > 0, scale, 1.0)
-    return z, usable * MULTI_DOT.bare(r.double() / usable[..., None], z.double() / usable[..., None]).abs().sqrt()
 
 
 @dataclass(frozen=True)
@@ -153,6 +98,8 @@ class Neumann:
         *,
         initial: Tensor | None = None,
         preconditioner: LinearOperator | None = None,
+        progress: Watch | None = None,
+        resume: SolveState | None = None,
     ) -> Solution:
         """Solve for every right-hand side; synchronises every `check_every` steps (never with None).
 
@@ -161,6 +108,8 @@ class Neumann:
             rhs: v, `(*k, *b, p)`.
             initial: u_0 in place of eta v; excludes `terms`.
             preconditioner: M with `matvec(r)` ~ H^-1 r, symmetric positive definite.
+            progress: called with a `SolveProgress` at every check; returns "stop" to end the solve as MAX_STEPS.
+            resume: `SolveProgress.state_dict()` of an interrupted solve of this system.
 
         Returns:
             A `Solution`; `steps` is t, the steps after u_0 (K terms are K - 1 steps).
@@ -170,24 +119,20 @@ class Neumann:
         """
         if initial is not None and self.terms is not None:
             raise DataError(f"terms={self.terms} sums a series from zero; drop initial, or terms")
+        check_watch("Neumann", progress, self.check_every)
         with plain_arithmetic(rhs.device):
             system = LinearSystem.build(operator, rhs, initial, self.rtol, self.atol)
             if preconditioner is not None:
                 check(preconditioner, rhs, "rhs (for the preconditioner)")
-            state = _State(system, preconditioner, self._eta(operator, preconditioner), fixed=self.terms is not None)
-            if initial is None:
+            # a state brings its own
+            eta = self._eta(operator, preconditioner) if resume is None else torch.ones_like(system.target)
+            state = _State(system, preconditioner, eta, fixed=self.terms is not None)
+            if resume is not None:
+                state.load_state_dict(resume)
+            elif initial is None:
                 state.update()
             limit = self.max_steps if self.terms is None else self.terms - 1
-            interval = sync_interval(rhs.device, self.check_every)
-            for t in range(limit):
-                state.judge(t)
-                if interval is not None and t % interval == 0 and not bool(state.open.any()):
-                    break
-                if not state.ahead:
-                    state.update()
-                state.steps = state.steps + state.open
-            else:
-                state.judge(limit, last=True)
+            state.run(limit, sync_interval(rhs.device, self.check_every), progress)
             return state.solution()
 
     def _eta(self, operator: LinearOperator, preconditioner: LinearOperator | None) -> Tensor:
@@ -200,18 +145,35 @@ class Neumann:
 class _State(Progress):
     """The iterates of all problems; `fixed`: a met tolerance does not stop the sum before its last term."""
 
+    saved: tuple[str, ...] = ("y", "eta", "best", "best_step", "open", "status", "steps", "true_norm")
+
     def __init__(
         self, system: LinearSystem, preconditioner: LinearOperator | None, eta: Tensor, *, fixed: bool
     ) -> None:
         super().__init__(system)
         self.preconditioner, self.fixed = preconditioner, fixed
         self.eta = eta.expand(self.true_norm.shape)
-        self.z, self.best = _measured(self.r, preconditioner)
+        self.z, self.best = measured(self.r, preconditioner)
         self.best_step = self.steps
         self.hy = torch.zeros_like(self.r)
         self.nobody = torch.zeros_like(self.open)
         # A sum of fixed length needs no look at the residual before its next term: `judge` adds that by the way.
         self.ahead = fixed and preconditioner is None
+
+    def run(self, limit: int, interval: int | None, progress: Watch | None) -> None:
+        """Steps up to number `limit`, or until nothing is open, or the callback stops it; the last look at the end."""
+        while self.taken < limit:
+            looking = interval is not None and self.taken % interval == 0
+            if looking and stops(progress, self):
+                break
+            self.judge(self.taken)
+            if looking and not bool(self.open.any()):
+                return
+            if not self.ahead:
+                self.update()
+            self.steps = self.steps + self.open
+            self.taken += 1
+        self.judge(self.taken, last=True)
 
     def update(self) -> None:
         """Add eta M r to y for every open problem."""
@@ -244,5 +206,5 @@ class _State(Progress):
         """The norm of r that contracts, and the length of the next step."""
         if self.preconditioner is None:
             return size, self.eta * size
-        self.z, measure = _measured(self.r, self.preconditioner)
+        self.z, measure = measured(self.r, self.preconditioner)
         return measure, self.eta * norm(self.z)

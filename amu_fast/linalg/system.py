@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ from amu_fast.ops.vectors import norm
 from amu_fast.status import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from amu_fast.linalg.operators import LinearOperator
 
@@ -130,11 +130,14 @@ class Progress:
     """Where every problem of a batch stands; the base of the solvers' states.
 
     `open`: no verdict yet; MAX_STEPS if there is none at the end. A closed problem no longer changes. `y` and `r` are
-    buffers of their own, which the operators that work in place write into.
+    buffers of their own, which the operators that work in place write into. `saved` names what a solve needs to go on.
     """
+
+    saved: tuple[str, ...] = ()
 
     def __init__(self, system: LinearSystem) -> None:
         self.system = system
+        self.taken = 0
         self.y = system.start.clone(memory_format=torch.contiguous_format)
         self.r = system.start_residual.clone(memory_format=torch.contiguous_format)
         self.true_norm = norm(self.r)
@@ -150,6 +153,35 @@ class Progress:
     def solution(self) -> Solution:
         """Undo the scaling; problems without an answer become NaN."""
         return self.system.solution(self.y, self.status, self.true_norm, self.steps)
+
+    def residual_norms(self) -> Tensor:
+        """The latest that are known, with the scaling undone."""
+        return self.true_norm * self.system.scale[..., 0].double()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Copies of what `saved` names, the steps taken, and norms by which the right-hand sides are known again."""
+        tensors = {name: getattr(self, name).clone() for name in self.saved}
+        return {**tensors, "taken": self.taken, "rhs_norms": norm(self.system.rhs)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state_dict` was taken. Waits for the device.
+
+        Raises:
+            DataError: the state is another solver's or another system's.
+        """
+        missing = [name for name in (*self.saved, "taken", "rhs_norms") if name not in state]
+        if missing:
+            raise DataError(f"resume lacks {missing}; it is the state of another solver")
+        norms, known = norm(self.system.rhs), state["rhs_norms"].to(self.system.rhs.device)
+        if state["y"].shape != self.y.shape or not torch.equal(norms.nan_to_num(), known.nan_to_num()):
+            raise DataError(
+                f"resume is of a system with shape {tuple(state['y'].shape)} and right-hand sides of norm "
+                f"{known.flatten().tolist()[:3]}, got {tuple(self.y.shape)} and {norms.flatten().tolist()[:3]}; "
+                "continue with the same right-hand sides"
+            )
+        for name in self.saved:
+            setattr(self, name, state[name].to(self.y.device, copy=True))
+        self.taken = int(state["taken"])
 
 
 def check(operator: LinearOperator, v: Tensor, name: str, shape: torch.Size | None = None) -> None:

@@ -9,9 +9,14 @@
 from amu_fast.audit import (
     Auditor,
     ChanceCap,
+    Concatenate,
+    EnsembleAuditor,
+    HiddenState,
     HingePayoff,
     LogisticPayoff,
     MemoryBank,
+    MinK,
+    MinKPlusPlus,
     ModelOutputs,
     Payoff,
     TopK,
@@ -21,19 +26,35 @@ from amu_fast.audit import (
     logits_and_loss,
     margin,
     modified_entropy,
+    reference_log_ratio,
+    sequence_log_likelihood,
+    token_entropy,
+    token_margin,
+    zlib_ratio,
 )
-from amu_fast.followers import HuberisedHinge, Logistic, SquaredHinge
+from amu_fast.followers import HuberisedHinge, Logistic, NeuralFollower, SquaredHinge
 from amu_fast.splits import Splits
 from amu_fast.unlearn.api import audit, unlearn
 from amu_fast.unlearn.callbacks import Callback, StepState
+from amu_fast.unlearn.checkpoint import (
+    Checkpoint,
+    CheckpointStore,
+    capture_rng,
+    model_state,
+    optimizer_state,
+    restore,
+    restore_rng,
+)
 from amu_fast.unlearn.methods import (
     FineTune,
     GradientAscent,
+    Influence,
     NegGradPlus,
     Retrain,
     ScoreMomentMatching,
     Stackelberg,
 )
+from amu_fast.unlearn.objectives import GameObjective, Objective, UnlearningBatch
 from amu_fast.unlearn.optimise import Sgd
 from amu_fast.unlearn.progress import Progress
 from amu_fast.unlearn.result import Result
@@ -42,6 +63,7 @@ __all__ = [
     # methods
     "FineTune",
     "GradientAscent",
+    "Influence",
     "NegGradPlus",
     "Retrain",
     "ScoreMomentMatching",
@@ -51,16 +73,33 @@ __all__ = [
     # the auditor
     "Auditor",
     "ChanceCap",
+    "EnsembleAuditor",
     "HuberisedHinge",
     "HingePayoff",
     "Logistic",
     "LogisticPayoff",
     "MemoryBank",
+    "NeuralFollower",
     "Payoff",
     "SquaredHinge",
     "audit",
     "auditor_step",
+    # for anybody's loop: see amu_fast.unlearn.objectives
+    "Checkpoint",
+    "CheckpointStore",
+    "GameObjective",
+    "Objective",
+    "UnlearningBatch",
+    "capture_rng",
+    "model_state",
+    "optimizer_state",
+    "restore",
+    "restore_rng",
     # scores
+    "Concatenate",
+    "HiddenState",
+    "MinK",
+    "MinKPlusPlus",
     "ModelOutputs",
     "TopK",
     "confidence",
@@ -68,6 +107,11 @@ __all__ = [
     "logits_and_loss",
     "margin",
     "modified_entropy",
+    "reference_log_ratio",
+    "sequence_log_likelihood",
+    "token_entropy",
+    "token_margin",
+    "zlib_ratio",
     # data, results, callbacks
     "Callback",
     "Progress",

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from amu_fast.audit.auditor import Auditor
     from amu_fast.audit.bank import MemoryBank
     from amu_fast.audit.cap import ChanceCap
+    from amu_fast.audit.ensemble import EnsembleAuditor
     from amu_fast.audit.step import Parts
     from amu_fast.unlearn.auditing import AuditRows
 
@@ -45,7 +46,7 @@ class Leader:
 
     def __init__(
         self,
-        auditor: Auditor,
+        auditor: Auditor | EnsembleAuditor,
         weight: float,
         *,
         parts: Parts = "full",

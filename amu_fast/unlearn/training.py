@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from copy import deepcopy
@@ -122,8 +123,8 @@ class Run:
         self._lr = optimiser.lr
         return values
 
-    def train(self, step: Callable[[], Values]) -> Result:
-        """Call `step` until the run ends; waits for the device every 32nd step and at the end.
+    def train(self, step: Callable[[], Values], steps: float = math.inf) -> Result:
+        """Call `step` until the run ends, at most `steps` times; waits for the device every 32nd step and at the end.
 
         Raises:
             SolveError: A loss, payoff or weight became NaN or infinite; names the step.
@@ -133,7 +134,7 @@ class Run:
         try:
             with kept_modes(self.model), own_randomness(self.device, self.seed):
                 self.model.train()
-                while not self.meter.exhausted and not stopped:
+                while not self.meter.exhausted and not stopped and self.steps < steps:
                     values = step()
                     self.steps += 1
                     self.history.add(self.steps, {"used": self.meter.used, "lr": self._lr}, values)

@@ -163,3 +163,13 @@ def test_bank_keeps_the_latest_rows_and_round_trips():
 def test_bad_input_names_the_value(call, message):
     with pytest.raises(DataError, match=message):
         call()
+
+
+def test_a_loaded_bank_takes_the_device_and_dtype_of_the_run():
+    old = MemoryBank(8)
+    old.add(torch.ones(2, 1).double(), torch.zeros(2, 1).double())
+    bank = MemoryBank(8)
+    bank.load_state_dict(old.state_dict())
+    bank.add(torch.ones(1, 1), torch.zeros(1, 1))
+    assert bank.members.scores.dtype == torch.float32
+    assert len(bank.members.scores) == len(bank.nonmembers.scores) == 3

@@ -21,6 +21,7 @@ ALWAYS = {
     "P1": {"amu_fast", "eager Newton", "eager Newton, float32", "compiled Newton", "liblinear"},
     "P2": {"amu_fast", "chunked PyTorch", "torch.compile"},
     "P3": {"amu_fast", "torch Cholesky"},
+    "P4": {"amu_fast", "amu_fast, jvp", "eager double backward"},
     "P5": {"amu_fast", "torch dense Cholesky, float64", "scipy cg, float64"},
 }
 OUTCOMES = {"ok", "did not reach", "out of time", "not installed"}
@@ -65,7 +66,7 @@ def test_every_contender_has_one_record_and_time_only_behind_the_gate(folder, ca
 
 
 def test_records_say_where_they_come_from(folder):
-    for family in ("P1", "P2", "P3", "P5"):
+    for family in ("P1", "P2", "P3", "P4", "P5"):
         facts = json.loads(lines(folder, family)[0].provenance)
         assert facts["versions"]["torch"] == torch.__version__
         assert facts["threads"] == torch.get_num_threads()
@@ -85,7 +86,7 @@ def test_a_second_run_appends_and_is_the_one_that_counts(folder, tmp_path):
 
 def test_figures_and_tables_come_from_the_records(folder):
     files = plots.draw_all(folder)
-    assert {file.name for file in files} == {f"{family}-cpu.png" for family in ("p1", "p2", "p3", "p5")}
+    assert {file.name for file in files} == {f"{family}-cpu.png" for family in ("p1", "p2", "p3", "p4", "p5")}
     assert all(file.read_bytes().startswith(b"\x89PNG") for file in files)
     table = figures.table(figures.loaded(folder, "P1"))
     assert table.count("**amu_fast**") == 4

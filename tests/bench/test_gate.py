@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import sys
 import time
 from dataclasses import fields, replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -197,6 +199,13 @@ def test_a_gpu_step_runs_cases(tmp_path):
     step = gpu._step(tmp_path / "p2.log", gpu._command("p2", tmp_path, "cpu", True), 100)
     assert step.status == "ok", (tmp_path / "p2.log").read_text()
     assert (tmp_path / "p2.csv").is_file()
+
+
+def test_every_step_of_a_gpu_run_has_a_command_that_exists(tmp_path):
+    for name in gpu.LIMITS:
+        _, first, *rest = gpu._command(name, tmp_path, "cpu", True)
+        target = rest[0] if first == "-m" else first
+        assert importlib.util.find_spec(target) if first == "-m" else Path(target).is_file(), name
 
 
 def test_a_gate_on_some_groups_does_not_change_what_a_call_solves():

@@ -14,6 +14,7 @@ from linalg.systems import DTYPES, assert_solved, normal, residual_norms, roundi
 
 from amu_fast.errors import DataError
 from amu_fast.linalg import (
+    BlockConjugateGradient,
     Cholesky,
     ConjugateGradient,
     JacobiPreconditioner,
@@ -45,6 +46,8 @@ SOLVERS = {
         ConjugateGradient(max_steps=400),
         lambda h: NystromPreconditioner.from_operator(h, rank=(h.shape[-1] + 3) // 4),
     ),
+    "block-cg": Row(BlockConjugateGradient(max_steps=400)),
+    "block-cg-jacobi": Row(BlockConjugateGradient(max_steps=400), JacobiPreconditioner.from_operator),
     "neumann": Row(Neumann(max_steps=300)),
     "neumann-jacobi": Row(Neumann(max_steps=300), JacobiPreconditioner.from_operator),
     "cholesky": Row(Cholesky()),

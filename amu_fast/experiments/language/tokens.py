@@ -7,13 +7,13 @@ transformers tokenizer as well; only `__call__`, `decode` and the special tokens
 from __future__ import annotations
 
 import re
-import zlib
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from amu_fast.audit.language import zlib_lengths
 from amu_fast.errors import DataError
 from amu_fast.experiments.language import general, phrases, words
 
@@ -101,14 +101,14 @@ def encode_pairs(rows: Sequence[Pair], tokenizer: Any, length: int | None = None
     labels = [[IGNORED] * len(prompt) + answer for prompt, answer in encoded]
     tensors = padded([prompt + answer for prompt, answer in encoded], labels, tokenizer, length)
     tensors["clusters"] = torch.tensor([row.author for row in rows], dtype=torch.int64)
-    return {**tensors, "zlib_lengths": _zlib_lengths([row.answer for row in rows])}
+    return {**tensors, "zlib_lengths": zlib_lengths([row.answer for row in rows])}
 
 
 def encode_texts(texts: Sequence[str], tokenizer: Any, length: int | None = None) -> dict[str, Tensor]:
     """Whole texts; every token and the end count, and every text is its own cluster. Else as `encode_pairs`."""
     ids = [[*_first(tokenizer), *ids_of(tokenizer, text), end_of(tokenizer)] for text in texts]
     tensors = padded(ids, ids, tokenizer, length)
-    return {**tensors, "clusters": torch.arange(len(texts)), "zlib_lengths": _zlib_lengths(texts)}
+    return {**tensors, "clusters": torch.arange(len(texts)), "zlib_lengths": zlib_lengths(texts)}
 
 
 def encode_pair(question: str, answer: str, tokenizer: Any) -> tuple[list[int], list[int]]:
@@ -159,10 +159,6 @@ def padded(
 
 def _first(tokenizer: Any) -> list[int]:
     return [] if tokenizer.bos_token_id is None else [int(tokenizer.bos_token_id)]
-
-
-def _zlib_lengths(texts: Sequence[str]) -> Tensor:
-    return torch.tensor([len(zlib.compress(text.encode())) for text in texts], dtype=torch.int64)
 
 
 def _closed_texts() -> Iterable[str]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from amu_fast.audit.gather import gather_rows
+from amu_fast.audit.gather import gather_sides
 from amu_fast.audit.scores import ModelOutputs, ScoreMap
 from amu_fast.errors import DataError
 from amu_fast.unlearn.meter import cost
@@ -38,16 +38,9 @@ class AuditScores:
 
     def gathered(self, group: Any = None) -> AuditScores:
         """The rows of all ranks in rank order; this very object on one rank."""
-
-        def pair(tensors: Pair | None) -> Pair | None:
-            return None if tensors is None else (gather_rows(tensors[0], group), gather_rows(tensors[1], group))
-
+        sides = gather_sides(self.members, self.nonmembers, self.groups, self.clusters, group)
         return AuditScores(
-            gather_rows(self.members, group),
-            gather_rows(self.nonmembers, group),
-            pair(self.clusters),
-            pair(self.groups),
-            self.gradient_samples,
+            sides.member_scores, sides.nonmember_scores, sides.clusters, sides.groups, self.gradient_samples
         )
 
 
@@ -78,9 +71,7 @@ def score_sides(
     both = gradient and not hold_nonmembers
 
     def side(part: Part, other: Part, keep: bool) -> Tensor:
-        stand_in = part if rows_of(part) else other
-        if rows_of(stand_in) == 0:
-            stand_in = batch.part("retain")
+        stand_in = part if rows_of(part) else other if rows_of(other) else _stand_in(batch.part("retain"))
         rows = _scored(scores, outputs_of(model, stand_in, gradient=keep, hidden=hidden))
         # no rows of its own: the graph of another row, of which nothing is used
         return rows if rows_of(part) else rows[:0]
@@ -91,6 +82,12 @@ def score_sides(
     work = cost(rows_of(forget), backward=gradient) + cost(rows_of(validation), backward=both)
     groups = (labels_of(forget), labels_of(validation)) if by_class else None
     return AuditScores(members, nonmembers, _clusters(forget, validation), groups, work)
+
+
+def _stand_in(retain: Part) -> Part:
+    """Retain rows with what a score map may read of forget rows, whatever its values."""
+    ones = torch.ones(rows_of(retain), device=labels_of(retain).device)
+    return {"zlib_lengths": ones.long(), "reference": ones, **retain}
 
 
 def _clusters(forget: Part, validation: Part) -> Pair | None:

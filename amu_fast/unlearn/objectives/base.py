@@ -44,7 +44,8 @@ class Objective(Protocol):
     def terms(self, model: nn.Module, batch: UnlearningBatch, retain_loss: RetainLoss | None = None) -> Iterator[Terms]:
         """The terms of the loss, one after another.
 
-        A loop that calls backward on one before it asks for the next never has two graphs alive at once.
+        A loop that calls backward on one before it asks for the next never has two graphs alive at once. A term without
+        a gradient (a game that is switched off) has a loss that does not require one.
 
         Args:
             model: In train mode, as the loop left it; an objective restores what it changes.

@@ -20,6 +20,7 @@ from amu_fast.unlearn.objectives.batch import UnlearningBatch
 
 if TYPE_CHECKING:
     from amu_fast.audit.bank import MemoryBank
+    from amu_fast.audit.ensemble import EnsembleAuditor
     from amu_fast.audit.step import Parts
 
 DEFAULT_CAP = ChanceCap()
@@ -45,7 +46,7 @@ class GameObjective(Summed):
     graph, every rank solves the same follower, and each pulls its own rows back. Mutable: see `Leader`.
 
     Args:
-        auditor: Score map, follower, folds; an `Auditor` or anything with its `payoff`. None: mean token log p, one
+        auditor: Score map, follower, folds; one auditor or an ensemble. None: mean token log p, one
             group, non-member scores held constant.
         weight: α >= 0; 0 is the control with the game's forward passes and no gradient from it.
         every: An auditing batch at every `every`-th step.
@@ -66,7 +67,7 @@ class GameObjective(Summed):
 
     def __init__(
         self,
-        auditor: Auditor | None = None,
+        auditor: Auditor | EnsembleAuditor | None = None,
         *,
         weight: float = 5.0,
         every: int = 2,
@@ -77,7 +78,9 @@ class GameObjective(Summed):
     ) -> None:
         if every < 1:
             raise DataError(f"every must be >= 1, got {every}; 1 audits at each step")
-        self.auditor = Auditor(scores=sequence_log_likelihood) if auditor is None else auditor
+        self.auditor: Auditor | EnsembleAuditor = (
+            Auditor(scores=sequence_log_likelihood) if auditor is None else auditor
+        )
         self.leader = Leader(self.auditor, weight, parts=parts, cap=cap, bank=bank)
         self.every, self.group = every, group
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from amu_fast.audit import Auditor, ChanceCap, MemoryBank, ModelOutputs, confidence, log_likelihood
-from amu_fast.audit.language import sequence_log_likelihood
+from amu_fast.audit.language import Concatenate, sequence_log_likelihood, zlib_ratio
 from amu_fast.errors import DataError
 from amu_fast.unlearn.methods.moments import moment_gap
 from amu_fast.unlearn.objectives import (
@@ -279,8 +279,9 @@ def test_state_goes_on_where_it_was(model):
 
 def test_a_side_without_rows_keeps_the_graph(model):
     none = {key: value[:0] for key, value in part(4, 2).items()}
-    scores = game().score(model, UnlearningBatch(part(3, 1), none, none), gradient=True)
-    assert scores.members.shape == (0, 1)
+    objective = GameObjective(Auditor(scores=Concatenate(sequence_log_likelihood, zlib_ratio)))
+    scores = objective.score(model, UnlearningBatch(part(3, 1), none, none), gradient=True)
+    assert scores.members.shape == (0, 2)
     scores.members.sum().backward()
     assert all(p.grad is not None and not p.grad.any() for p in model.parameters())
 

@@ -1,0 +1,69 @@
+"""Rows of a language task as tensors, and batches of them in an order that only the seed decides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from amu_fast.errors import DataError
+from amu_fast.unlearn.streams import generator
+
+Part = Mapping[str, Tensor]
+
+
+def take(part: Part, index: Tensor) -> dict[str, Tensor]:
+    """The rows `index` (k,) of every tensor of a part."""
+    return {key: value[index] for key, value in part.items()}
+
+
+def size(part: Part) -> int:
+    """Rows of a part."""
+    return len(part["labels"])
+
+
+def of_clusters(part: Part, clusters: Tensor) -> dict[str, Tensor]:
+    """The rows whose cluster is among `clusters` (c,), in their order."""
+    return take(part, torch.isin(part["clusters"], clusters).nonzero().squeeze(-1))
+
+
+def joined(*parts: Part) -> dict[str, Tensor]:
+    """The rows of all parts, one after another."""
+    return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+
+
+def trimmed(part: Part) -> dict[str, Tensor]:
+    """Without the columns that are padding in every row: shorter rows cost less."""
+    longest = int(part["attention_mask"].sum(-1).max())
+    return {key: value[:, :longest] if value.dim() == 2 else value for key, value in part.items()}
+
+
+class Batches:
+    """Endless shuffled passes over a part.
+
+    Args:
+        part: Rows, padded on the right to one length.
+        batch_size: Rows a batch; at most `size(part)` are used.
+        seed: With `name`, fixes the order.
+        name: Of the stream; streams of one seed do not move one another.
+        distinct: The tail of a pass that fills no batch is dropped, so that no batch holds a row twice.
+    """
+
+    def __init__(self, part: Part, batch_size: int, seed: int, name: str, *, distinct: bool = False) -> None:
+        if batch_size < 1 or size(part) == 0:
+            raise DataError(f"{name} needs batch_size >= 1 and at least one row, got {batch_size} and {size(part)}")
+        self._part, self._batch = part, min(batch_size, size(part))
+        self._order = self._passes(generator(seed, name), distinct)
+
+    def next(self) -> dict[str, Tensor]:
+        """The next batch, trimmed."""
+        return trimmed(take(self._part, next(self._order)))
+
+    def _passes(self, rng: torch.Generator, distinct: bool) -> Iterator[Tensor]:
+        rows, rest = size(self._part), torch.empty(0, dtype=torch.int64)
+        while True:
+            order = torch.cat([rest, torch.randperm(rows, generator=rng)])
+            full = len(order) // self._batch * self._batch
+            yield from order[:full].split(self._batch)
+            rest = order[:0] if distinct else order[full:]

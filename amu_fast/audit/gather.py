@@ -159,7 +159,7 @@ def check_agreement(value: Tensor | float | str, name: str, group: Any = None) -
         return
     device = torch.device("cuda" if dist.get_backend(group) == "nccl" else "cpu")
     prints = torch.empty(size, dtype=torch.int64, device=device)
-    dist.all_gather_into_tensor(prints, torch.tensor([_fingerprint(value)], device=device), group=group)
+    dist.all_gather(list(prints.split(1)), torch.tensor([_fingerprint(value)], device=device), group=group)
     others = (prints != prints[0]).nonzero().flatten().tolist()
     if others:
         mine = "" if isinstance(value, Tensor) else f" (here {value!r})"
@@ -200,7 +200,7 @@ def _gather(named: dict[str, Tensor | None], group: Any, average: bool) -> list[
     if padded:
         sent = torch.cat([_bytes(x).to(device) for x in tensors if x is not None])
         sent = torch.nn.functional.pad(sent, (0, padded - len(sent)))
-        dist.all_gather_into_tensor(received.view(-1), sent, group=group)
+        dist.all_gather(list(received), sent, group=group)
     blocks = [received[r, : sum(of_rank)].split(of_rank) for r, of_rank in enumerate(lengths)]
     scale = len(rows) if average else 1
     me = dist.get_rank(group)
@@ -218,7 +218,7 @@ def _agreed_rows(named: dict[str, Tensor | None], device: torch.device, group: A
     ]
     mine = torch.tensor(header, device=device)
     every = mine.new_empty(world_size(group), *mine.shape)
-    dist.all_gather_into_tensor(every.view(-1), mine.view(-1), group=group)
+    dist.all_gather(list(every), mine, group=group)
     headers: list[list[list[int]]] = every.tolist()
     for j, (name, x) in enumerate(named.items()):
         others = [r for r, other in enumerate(headers) if other[j][1] != headers[0][j][1]]

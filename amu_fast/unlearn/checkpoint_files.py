@@ -45,26 +45,26 @@ def write_folder(path: Path, files: Mapping[str, Mapping[str, Tensor]], document
     try:
         if not path.parent.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            _force_folder(path.parent.parent)
+            force_folder(path.parent.parent)
         staging.mkdir()
         try:
             manifest = {}
             for name, tensors in files.items():
                 _save_tensors(staging / name, tensors)
-                manifest[name] = _force_and_hash(staging / name)
+                manifest[name] = force_and_hash(staging / name)
             signed = {**document, "files": manifest}
-            signed["sha256"] = _digest(signed)
+            signed["sha256"] = digest_of(signed)
             with (staging / DOCUMENT).open("xb") as file:
                 file.write(json.dumps(signed, indent=1, allow_nan=False).encode())
                 file.flush()
                 os.fsync(file.fileno())
-            _force_folder(staging)
+            force_folder(staging)
             staging.rename(path)
         except BaseException:
             # a second refusal must not hide the first, and the next save tries again
             shutil.rmtree(staging, ignore_errors=True)
             raise
-        _force_folder(path.parent)
+        force_folder(path.parent)
     except (OSError, SafetensorError) as error:
         raise DataError(
             f"cannot write {path}: {getattr(error, 'strerror', None) or error}; free space there, mind its "
@@ -114,8 +114,8 @@ def remove_folder(path: Path) -> None:
         ) from error
 
 
-def read_document(path: Path) -> dict[str, Any]:
-    """The document of a checkpoint, of this format and version and undamaged.
+def read_document(path: Path, expected: str = FORMAT) -> dict[str, Any]:
+    """The document of a checkpoint, of the expected format, this version and undamaged.
 
     Raises:
         DamagedError: Missing, not JSON, or not what was written.
@@ -128,14 +128,14 @@ def read_document(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise DamagedError(f"{path / DOCUMENT} is not JSON: {error}") from error
     found = document.get("format") if isinstance(document, dict) else None
-    if found != FORMAT:
-        raise DataError(f"{path} is no checkpoint of this library: its format is {found!r}, expected {FORMAT!r}")
+    if found != expected:
+        raise DataError(f"{path} is no checkpoint of this library: its format is {found!r}, expected {expected!r}")
     if document.get("version") != VERSION:
         raise DataError(
             f"{path} has version {document.get('version')!r} of the format and this library reads version {VERSION}; "
             "use the version of amu_fast that wrote it"
         )
-    if document.get("sha256") != _digest({key: value for key, value in document.items() if key != "sha256"}):
+    if document.get("sha256") != digest_of({key: value for key, value in document.items() if key != "sha256"}):
         raise DamagedError(f"{path / DOCUMENT} is damaged: its content does not match its sha256")
     return document
 
@@ -174,7 +174,8 @@ def _save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         raise DataError(f"safetensors cannot hold {error}; convert the tensors of this type first") from error
 
 
-def _force_and_hash(path: Path) -> dict[str, Any]:
+def force_and_hash(path: Path) -> dict[str, Any]:
+    """Force a file to the disk; its manifest entry."""
     with path.open("r+b") as file:
         os.fsync(file.fileno())
         digest = _hash(file)
@@ -188,7 +189,8 @@ def _hash(file: Any) -> str:
     return digest.hexdigest()
 
 
-def _force_folder(path: Path) -> None:
+def force_folder(path: Path) -> None:
+    """Force a folder's entries to the disk."""
     if os.name != "posix":  # elsewhere a folder cannot be opened
         return
     descriptor = os.open(path, os.O_RDONLY)
@@ -198,7 +200,8 @@ def _force_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-def _digest(document: Mapping[str, Any]) -> str:
+def digest_of(document: Mapping[str, Any]) -> str:
+    """SHA-256 of a document without its `sha256`."""
     # a document that json.loads accepted: floats are read back from their shortest form to the same bits
     return hashlib.sha256(json.dumps(document, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 

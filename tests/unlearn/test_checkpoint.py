@@ -138,7 +138,7 @@ def edit(path, sign=True, **changes):
     """Change the document; with `sign` as its writer would have signed it."""
     document = json.loads(path.read_text()) | changes
     del document["sha256"]
-    document["sha256"] = checkpoint_files._digest(document) if sign else "0" * 64
+    document["sha256"] = checkpoint_files.digest_of(document) if sign else "0" * 64
     path.write_text(json.dumps(document))
 
 
@@ -196,7 +196,7 @@ def test_nothing_is_unpickled(store, monkeypatch):
         with pytest.raises(DataError, match=r"truncated|too long"):
             store.load()
         manifest = json.loads((path / FILES[-1]).read_text())["files"]
-        edit(path / FILES[-1], files=manifest | {FILES[0]: checkpoint_files._force_and_hash(path / FILES[0])})
+        edit(path / FILES[-1], files=manifest | {FILES[0]: checkpoint_files.force_and_hash(path / FILES[0])})
         with pytest.raises(DataError, match="does not hold tensors"):
             store.load()
 

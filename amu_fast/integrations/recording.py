@@ -61,11 +61,8 @@ class Recorder:
         self._pending.append(_Step(step, lr, samples, values))
         self._micro = []
 
-    def flush(self) -> dict[str, float]:
+    def flush(self) -> None:
         """Read what is pending on all ranks; waits for the device.
-
-        Returns:
-            Means over the steps since the last flush that recorded a value, NaN left out; and gradient_samples so far.
 
         Raises:
             SolveError: A loss or payoff is not finite.
@@ -79,6 +76,10 @@ class Recorder:
                     total, count = self._sums.get(name, (0.0, 0))
                     self._sums[name] = total + value, count + 1
         self._history.flush()
+
+    def means(self) -> dict[str, float]:
+        """Means over the steps since the last call that recorded a value, NaN left out; and gradient_samples so far."""
+        self.flush()
         means = {name: total / count for name, (total, count) in self._sums.items()}
         self._sums = {}
         return {**means, "gradient_samples": self._read}

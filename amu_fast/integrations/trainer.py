@@ -188,7 +188,7 @@ class UnlearnTrainer(DealsParts, SavesWhole):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, with training's figures averaged over the steps since the last time; waits for the device."""
         if "loss" in logs:
-            logs = {**logs, **self.recorder.flush()}
+            logs = {**logs, **self.recorder.means()}
         super().log(logs, start_time)
 
     def _finalize_training(self, trial: Any, num_train_samples: Any, start_time: Any) -> TrainOutput:

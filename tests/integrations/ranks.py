@@ -10,9 +10,14 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from tiny import llama, rows, splits, trainer, update, weights
 
-from amu_fast.integrations import AuditCallback, UnlearnTrainer
+import amu_fast.unlearn  # noqa: F401
+
+assert not {"transformers", "accelerate", "peft"} & set(sys.modules), "the library itself needs none of them"
+
+from tiny import llama, rows, splits, trainer, update, weights  # noqa: E402
+
+from amu_fast.integrations import AuditCallback  # noqa: E402
 
 CASES = [(1, False), (4, False), (4, True)]
 
@@ -21,38 +26,26 @@ def on_rank(folder: Path, rank: int) -> dict[str, Any]:
     address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": sys.argv[2]}
     os.environ |= {**address, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
     found: dict[str, Any] = {str(case): update(folder / "steps", case[0], 2, exact=case[1]) for case in CASES}
-    found["uneven"] = uneven(folder).audits
-    found["resumed"] = resumed(folder)
+    found["uneven"], found["weights"] = zip(*(uneven(folder, resume) for resume in (False, True)), strict=True)
     dist.barrier()
     dist.destroy_process_group()
     return found
 
 
-def uneven(folder: Path) -> UnlearnTrainer:
-    """Parts that two ranks cannot share evenly."""
-    parts = {"forget": rows(9, 2), "tune": rows(7, 5, people=4)}
-    options = {"max_steps": 3, "gradient_accumulation_steps": 2, "ddp_backend": "gloo"}
+def uneven(folder: Path, resume: bool) -> tuple[list[Any], torch.Tensor]:
+    """Parts that two ranks cannot share evenly, and dropout: audits and weights after three steps, or the last one."""
+    options = {"max_steps": 3, "save_strategy": "steps", "save_steps": 2, "gradient_accumulation_steps": 2}
     taught = trainer(
         folder / "uneven",
-        options=options,
-        splits=splits(**parts),
+        llama(dropout=0.3),
+        options={**options, "ddp_backend": "gloo"},
+        splits=splits(forget=rows(9, 2), tune=rows(7, 5, people=4)),
         audit_batch_size=5,
         callbacks=[AuditCallback(2)],
     )
-    taught.train()
+    taught.train(resume_from_checkpoint=str(folder / "uneven" / "checkpoint-2") if resume else None)
     assert (folder / "uneven" / "unlearn_report.json").exists() or not taught.is_world_process_zero()
-    return taught
-
-
-def resumed(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weights of a run with dropout, and of one that goes on from its checkpoint."""
-    found = []
-    for path in (None, str(folder / "resumed" / "checkpoint-2")):
-        options = {"max_steps": 3, "save_strategy": "steps", "save_steps": 2, "ddp_backend": "gloo"}
-        taught = trainer(folder / "resumed", llama(dropout=0.3), options=options)
-        taught.train(resume_from_checkpoint=path)
-        found.append(weights(taught.model))
-    return found[0], found[1]
+    return taught.audits, weights(taught.model)
 
 
 def main(folder: Path) -> int:

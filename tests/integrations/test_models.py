@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -145,19 +143,19 @@ def images():
 
 @pytest.mark.parametrize(("make", "data"), [(bert, sentences), (vit, images), (resnet, images)])
 def test_classifiers(tmp_path, make, data):
-    """A dozen steps: the retain loss falls, the game plays, the attack is judged, all in one class."""
+    """Eight steps: the retain loss falls, the game plays, the attack is judged, all in one class."""
     torch.manual_seed(0)
     model, parts = make(), data()
     objective = GameObjective(Auditor(scores=confidence), weight=1.0, every=2, cap=None)
-    args = arguments(tmp_path, max_steps=12, per_device_train_batch_size=32, learning_rate=2e-2)
+    args = arguments(tmp_path, max_steps=8, per_device_train_batch_size=32, learning_rate=2e-2)
     taught = UnlearnTrainer(
-        model, args, splits=parts, objective=objective, audit_batch_size=40, callbacks=[AuditCallback(6)]
+        model, args, splits=parts, objective=objective, audit_batch_size=40, callbacks=[AuditCallback(4)]
     )
     taught.train()
     losses = taught.recorder.columns()["retain_loss"]
     assert losses[-1] < losses[0]
-    assert sum(value is not None for value in taught.recorder.columns()["payoff"]) == 6
-    assert [audit.step for audit in taught.audits] == [0, 6, 12]
+    assert sum(value is not None for value in taught.recorder.columns()["payoff"]) == 4
+    assert [audit.step for audit in taught.audits] == [0, 4, 8]
     assert all(math.isfinite(audit.gap) for audit in taught.audits)
     assert all(module.training for module in model.modules())
 
@@ -208,8 +206,3 @@ def test_tokens_and_operations_of_all_parts_are_counted(tmp_path):
     tokens = sum(part["input_ids"].numel() for part in batch.values())
     assert taught.state.num_input_tokens_seen == tokens
     assert taught.state.total_flos == 6 * tokens * taught.model.num_parameters(exclude_embeddings=True)
-
-
-def test_the_library_itself_needs_no_transformers():
-    code = "import sys, amu_fast.unlearn; sys.exit('transformers' in sys.modules or 'accelerate' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -31,8 +31,8 @@ from amu_fast.audit.gather import gather_rows
 CASES = {
     "idle": Case(),
     "float32": Case(dtype=torch.float32),
-    "terms": Case(loop="terms"),
-    "remembering": Case(remembers=True, capped=True, clusters=True),
+    "terms": Case(loop="terms", idle=("retain", "forget", "validation")),
+    "remembering": Case(loop="terms", remembers=True, capped=True, clusters=True),
     "micro": Case(loop="micro", idle=()),
     "exact": Case(loop="exact", hold=False, clusters=True),
     "classes": Case(model="conv", hold=False),

@@ -11,6 +11,7 @@ from amu_fast.audit.language import sequence_log_likelihood
 from amu_fast.audit.scores import ScoreMap, log_likelihood
 from amu_fast.errors import DataError
 from amu_fast.integrations.audits import Audit, figures, judge, score_rows, usual_score
+from amu_fast.report.provenance import plain
 
 if TYPE_CHECKING:
     from amu_fast.integrations.trainer import UnlearnTrainer
@@ -99,6 +100,11 @@ class AuditCallback(TrainerCallback):
         """Whose model is audited."""
         trainer.splits.part(self.against)
         self._trainer = trainer
+
+    def config(self) -> dict[str, Any]:
+        """The options as plain values."""
+        named = ("name", "every", "against", "calibrated", "margin", "reference", "score", "stop")
+        return {name: plain(getattr(self, name)) for name in named}
 
     def audit(self) -> Audit:
         """Audit now, and log it."""

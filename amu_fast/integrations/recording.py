@@ -84,6 +84,15 @@ class Recorder:
         self._sums = {}
         return {**means, "gradient_samples": self._read}
 
+    @property
+    def read(self) -> float:
+        """Gradient samples of all ranks, of the steps that were read."""
+        return self._read
+
+    def charge(self, samples: float) -> None:
+        """Add work of all ranks that belongs to no step."""
+        self._read += samples
+
     def used(self) -> float:
         """Gradient samples of all ranks so far; waits for the device."""
         mine = sum(step.samples for step in self._pending)

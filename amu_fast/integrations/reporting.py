@@ -61,15 +61,14 @@ def config_of(trainer: UnlearnTrainer) -> dict[str, Any]:
 def report_of(trainer: UnlearnTrainer, metrics: Mapping[str, Metric | None], seconds: float) -> Report:
     """The record of a run so far; the last audit of each attack is in it."""
     config = config_of(trainer)
-    history = trainer.recorder.columns()
-    used = history.get("used", (0.0,))[-1] or 0.0
+    used = trainer.recorder.read
     budget = used if trainer.budget is None else trainer.budget
     provenance = Provenance.collect(config)
     latest = {(audit.attack, audit.against): audit for audit in trainer.audits}
     return Report(
-        MethodRecord(trainer.objective.name, config),
+        MethodRecord(trainer.objective.name, {**config, "audits": [a.config() for a in trainer.audit_callbacks]}),
         trainer.args.seed,
-        history,
+        trainer.recorder.columns(),
         Cost(used, budget, seconds, trainer.state.global_step, trainer.stopped),
         replace(provenance, versions={**provenance.versions, **_versions()}),
         metrics=metrics,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from amu_fast.unlearn.batch_norm import refresh_statistics, tracking_layers
+from amu_fast.unlearn.meter import cost
 from amu_fast.unlearn.objectives import AUXILIARY
 
 if TYPE_CHECKING:
@@ -44,5 +45,7 @@ def refresh_at_end(trainer: UnlearnTrainer) -> None:
         part: Any = trainer.move(trainer.part_collator.part(chosen))
         return part
 
+    batches = min(MAX_BATCHES, order.epoch_length)
     model.train()
-    refresh_statistics(_ByKeyword(model), draw, min(MAX_BATCHES, order.epoch_length))
+    refresh_statistics(_ByKeyword(model), draw, batches)
+    trainer.recorder.charge(cost(batches * order.retain_batch, backward=False))

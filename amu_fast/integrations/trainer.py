@@ -99,9 +99,9 @@ class UnlearnTrainer(DealsParts, SavesWhole):
             collate = self._get_collator_with_removed_columns(collate, description="training")
         self.part_collator = PartCollator(collate)
         self.recorder = Recorder(objective.name, self.accelerator)
-        for callback in callbacks:
-            if isinstance(callback, AuditCallback):
-                callback.set_trainer(self)
+        self.audit_callbacks = [callback for callback in callbacks if isinstance(callback, AuditCallback)]
+        for audit in self.audit_callbacks:
+            audit.set_trainer(self)
         if budget is not None:
             self.add_callback(BudgetStop(self, budget))
 

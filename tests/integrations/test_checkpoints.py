@@ -185,6 +185,7 @@ def test_the_report_is_there_at_the_end(whole):
     report = Report.load(folder / "unlearn_report.json")
     assert report.method.name == "game"
     assert report.method.config["objective"]["auditor"]["folds"] == 3
+    assert report.method.config["audits"][0]["margin"] == 0.05
     assert report.seed == 3
     assert report.history["step"] == (1.0, 2.0, 3.0, 4.0, 5.0)
     assert [value is None for value in report.history["payoff"]] == [False, True, False, True, False]

@@ -186,8 +186,9 @@ def test_batch_norm_is_audited_under_the_latest_statistics_and_refreshed(tmp_pat
     batch.clear()
     again = UnlearnTrainer(model, args, splits=parts, objective=objective, audit_batch_size=40)
     again.train()
-    # one training batch, then the refresh: 120 rows in batches of 32
+    # one training batch, then the refresh: 120 rows in batches of 32, charged as forwards
     assert len(batch) == 1 + 4
+    assert again.recorder.read - taught.recorder.read == pytest.approx(4 * 32 / 3)
     torch.testing.assert_close(layer.running_mean, torch.stack(batch[1:]).mean(0))
 
 

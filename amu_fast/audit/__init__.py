@@ -14,6 +14,7 @@ from amu_fast.audit.bank import MemoryBank
 from amu_fast.audit.cap import ChanceCap
 from amu_fast.audit.delong import auc_difference, auc_interval
 from amu_fast.audit.ensemble import EnsembleAuditor
+from amu_fast.audit.gather import check_agreement, gather_rows, gather_sides, global_mean
 from amu_fast.audit.intervals import (
     Interval,
     accuracy_difference,
@@ -84,9 +85,13 @@ __all__ = [
     "auc_interval",
     "auditor_step",
     "average_gap",
+    "check_agreement",
     "clopper_pearson",
     "confidence",
     "equivalent",
+    "gather_rows",
+    "gather_sides",
+    "global_mean",
     "log_likelihood",
     "logits_and_loss",
     "margin",

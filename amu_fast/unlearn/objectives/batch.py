@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -86,15 +87,21 @@ def outputs_of(model: nn.Module, part: Part, *, gradient: bool = True, hidden: b
     if getattr(_config(model), "use_cache", False):
         # generation's cache of keys and values, which a model in eval mode builds
         options["use_cache"] = False
+    rows = rows_of(part)
+    if rows == 0:
+        # not every model can go forward without a row, and every rank must: one of ones, of which nothing is used
+        inputs = {key: value.new_ones((1, *value.shape[1:])) for key, value in inputs.items()}
     with nullcontext() if gradient else torch.no_grad():
         output = model(**inputs, **options)
-    logits = logits_of(output)
+    if not gradient:
+        _reshard(model)
+    logits = logits_of(output)[: None if rows else 0]
     extra = {key: part[key] for key in ("segments", "zlib_lengths") if key in part}
     return ModelOutputs(
         logits,
         labels,
         mask=part.get("attention_mask") if logits.dim() == 3 else None,
-        hidden=_last_hidden(output) if hidden else None,
+        hidden=_last_hidden(output)[: None if rows else 0] if hidden else None,
         reference=part.get("reference"),
         extra=extra,
     )
@@ -123,6 +130,16 @@ def _drops(module: nn.Module) -> bool:
     """Whether a layer drops anything itself: a number named like dropout that is not 0."""
     numbers = ((k, v) for k, v in vars(module).items() if isinstance(v, (int, float)))
     return any("drop" in name and value != 0 for name, value in numbers)
+
+
+def _reshard(model: nn.Module) -> None:
+    """Let go of parameters that FSDP2 gathered for a forward without backward.
+
+    The outermost module keeps them until a backward, and the next forward would miss an optimiser's step in between.
+    """
+    fsdp = sys.modules.get("torch.distributed.fsdp")
+    if fsdp is not None and isinstance(model, fsdp.FSDPModule):
+        model.reshard()
 
 
 def _config(model: nn.Module) -> Any:

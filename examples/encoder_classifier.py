@@ -131,6 +131,7 @@ def train(
         save_strategy="no",
         logging_strategy="no",
         report_to=[],
+        use_cpu=not torch.accelerator.is_available(),
         disable_tqdm=True,
         seed=0,
     )

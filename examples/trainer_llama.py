@@ -71,6 +71,7 @@ def train(
         lr_scheduler_type="constant",
         save_total_limit=2,
         report_to=[],
+        use_cpu=not torch.accelerator.is_available(),
         disable_tqdm=True,
         seed=0,
         **options,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from transformers.training_args import ParallelMode
@@ -26,6 +27,12 @@ def check_setup(trainer: UnlearnTrainer) -> None:
         raise DataError(
             f"{args.n_gpu} GPUs in one process would be driven by DataParallel, which splits games; launch with "
             "torchrun, or make one GPU visible"
+        )
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    if launched != accelerator.num_processes:
+        raise DataError(
+            f"{launched} processes were launched and accelerate knows of {accelerator.num_processes}: each would train "
+            "a model of its own; without GPUs pass use_cpu=True in TrainingArguments"
         )
     parallel = getattr(accelerator, "parallelism_config", None)
     if parallel is not None and max(parallel.tp_size, parallel.cp_size, parallel.sp_size) > 1:

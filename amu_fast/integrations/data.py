@@ -37,7 +37,7 @@ class UnlearnDatasets:
         tune: V_tune, non-members for stopping and selection (docs/statistics.md S16); `with_tune` cuts them off.
 
     Raises:
-        DataError: A part is empty.
+        DataError: A part is empty, or has no length.
     """
 
     retain: RowsOf
@@ -49,6 +49,8 @@ class UnlearnDatasets:
     def __post_init__(self) -> None:
         for field in fields(self):
             rows = getattr(self, field.name)
+            if rows is not None and not hasattr(rows, "__len__"):
+                raise DataError(f"{field.name} is a {type(rows).__name__} without length; pass a map-style data set")
             if rows is not None and len(rows) == 0:
                 raise DataError(f"{field.name} is empty (0 rows); each part needs at least one row")
 

@@ -154,6 +154,13 @@ def test_options_that_cannot_be(tmp_path, given, named):
         trainer(tmp_path, **given)
 
 
+def test_a_launch_that_transformers_does_not_see_is_refused(tmp_path, monkeypatch):
+    args = arguments(tmp_path)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(DataError, match="use_cpu=True"):
+        UnlearnTrainer(llama(), args, splits=splits(), objective=game())
+
+
 def test_a_callback_without_a_trainer_says_so():
     with pytest.raises(DataError, match="audits an UnlearnTrainer"):
         AuditCallback().audit()

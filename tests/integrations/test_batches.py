@@ -166,5 +166,7 @@ def test_validation_is_cut_by_persons():
         UnlearnDatasets(rows, rows, rows[:3]).with_tune()
     with pytest.raises(DataError, match="there are no test rows"):
         cut.part("test")
+    with pytest.raises(DataError, match="forget is a generator without length"):
+        UnlearnDatasets(rows, (row for row in rows), rows)
     with pytest.raises(DataError, match="forget is empty"):
         UnlearnDatasets(rows, [], rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import subprocess
@@ -15,6 +16,7 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from amu_fast.audit import Auditor, confidence
 from amu_fast.audit.scores import ModelOutputs, log_likelihood
+from amu_fast.errors import DataError, SolveError
 from amu_fast.integrations import Order, UnlearnDatasets
 from amu_fast.unlearn.objectives import FineTune, GameObjective, Terms
 
@@ -174,9 +176,18 @@ def test_one_graph_at_a_time(tmp_path):
     assert any(norm > 0 for norm in seen[0])
 
 
-def test_labels_that_do_not_count_are_refused(tmp_path):
-    from amu_fast.errors import DataError
+def test_what_is_not_finite_is_named_at_the_next_log(tmp_path):
+    class Exploding(FineTune):
+        def terms(self, model, batch, retain_loss=None):
+            for term in super().terms(model, batch, retain_loss):
+                factor = math.nan if batch.step == 2 else 1.0
+                yield Terms(term.loss, {"retain_loss": factor * term.loss.detach()}, term.gradient_samples)
 
+    with pytest.raises(SolveError, match="retain_loss is nan at step 3 of fine_tune"):
+        trainer(tmp_path, objective=Exploding()).train()
+
+
+def test_labels_that_do_not_count_are_refused(tmp_path):
     blank = [{**row, "labels": torch.full_like(row["labels"], -100)} for row in rows(8, 1)]
     with pytest.raises(DataError, match="no label of a retain micro-batch counts"):
         trainer(tmp_path, splits=splits(retain=blank)).train()

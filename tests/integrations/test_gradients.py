@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.utils import DistributedType
 from integrations.tiny import game, llama, rows, splits, trainer, update, weights
 from transformers import BertConfig, BertForSequenceClassification
 
@@ -159,6 +160,24 @@ def test_the_whole_loss_has_the_gradient_of_its_terms(tmp_path):
     torch.testing.assert_close(shown, loss.detach())
     for p, g in zip(taught.model.parameters(), whole, strict=True):
         torch.testing.assert_close(p.grad, g, rtol=1e-4, atol=1e-7)
+
+
+def test_an_engine_that_steps_in_its_backward_gets_one_backward(tmp_path, monkeypatch):
+    """As DeepSpeed's does: the sum of all terms, not scaled once more."""
+    gradients, calls = [], []
+    for engine in (False, True):
+        taught = trainer(tmp_path)
+        taught.create_optimizer_and_scheduler(4)
+        batches, _ = taught.get_batch_samples(iter(taught.get_train_dataloader()), 1, taught.args.device)
+        if engine:
+            monkeypatch.setattr(type(taught.accelerator), "distributed_type", DistributedType.DEEPSPEED)
+            monkeypatch.setattr(
+                taught.accelerator, "backward", lambda loss, **options: (calls.append(options), loss.backward())
+            )
+        taught.training_step(taught.model, batches[0])
+        gradients.append(torch.cat([p.grad.flatten() for p in taught.model.parameters()]))
+    assert calls == [{"scale_wrt_gas": False}]
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-7)
 
 
 def test_one_graph_at_a_time(tmp_path):

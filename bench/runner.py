@@ -18,7 +18,7 @@ from amu_fast.bench.records import Record
 from amu_fast.bench.timing import OutOfTime, Times, clock_of, interleave, limited, wall_clock
 
 FAMILIES: dict[str, ModuleType] = {"P1": p1, "P2": p2, "P3": p3, "P4": p4, "P5": p5}
-OPERATORS = {"P1": "auditor_step", "P3": "spd_solve", "P4": "cg_update", "P5": "glm_hvp"}
+OPERATORS = {"P1": "auditor_step", "P3": "spd_solve", "P4": "_cg_update", "P5": "glm_hvp"}
 #: A peer of P5 is stopped at this many times our time.
 STOP = 10.0
 #: Noise of the ceilings, or data that a cache holds: such a share is no result.

@@ -12,8 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from amu_fast.errors import DataError
@@ -65,7 +63,7 @@ def write_folder(path: Path, files: Mapping[str, Mapping[str, Tensor]], document
             shutil.rmtree(staging, ignore_errors=True)
             raise
         force_folder(path.parent)
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         raise DataError(
             f"cannot write {path}: {getattr(error, 'strerror', None) or error}; free space there, mind its "
             "permissions, or choose another place; no half of it is visible"
@@ -159,17 +157,23 @@ def check_file(path: Path, entry: Mapping[str, Any]) -> None:
 
 def read_tensors(path: Path, entry: Mapping[str, Any]) -> dict[str, Tensor]:
     """The tensors of a file that is what its manifest entry says, in memory of their own."""
+    import safetensors.torch
+
     check_file(path, entry)
     try:
         # loaded tensors are a map of the file, at any alignment
         return {name: tensor.clone() for name, tensor in safetensors.torch.load_file(path).items()}
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+    except (safetensors.SafetensorError, OSError, KeyError, ValueError) as error:
         raise DamagedError(f"{path} does not hold tensors: {error}") from error
 
 
 def _save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    import safetensors.torch
+
     try:
         safetensors.torch.save_file(dict(tensors), path, metadata={"format": "pt"})
+    except safetensors.SafetensorError as error:  # the disk's refusals come as this, without their number
+        raise OSError(str(error)) from error
     except KeyError as error:  # how safetensors says that a dtype is none of its own
         raise DataError(f"safetensors cannot hold {error}; convert the tensors of this type first") from error
 

@@ -34,7 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m amu_fast.bench.language", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="three smaller units, one budget: up to 5 minutes")
+    parser.add_argument(
+        "--quick", action="store_true", help="two smaller units, three methods, one budget: up to 5 minutes"
+    )
     parser.add_argument("--out", type=Path, help="folder of the records (default: out/language)")
     parser.add_argument("--units", type=int, help="judged units")
     parser.add_argument("--methods", nargs="+", help="rows, by name (default: all)")

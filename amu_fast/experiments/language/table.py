@@ -64,7 +64,14 @@ class LanguagePlan:
             raise DataError(f"methods must be among {list(FAMILIES)}, got {sorted(unknown) or 'none'}")
 
 
-QUICK = LanguagePlan(QUICK_TASK, units=(0, 1, 2), tuning_units=(900,), shares=(0.125,), rounds=0)
+QUICK = LanguagePlan(
+    QUICK_TASK,
+    units=(0, 1),
+    tuning_units=(900,),
+    shares=(0.125,),
+    families=("fine_tune", "moment_matching", "game"),
+    rounds=0,
+)
 
 
 def make_table(plan: LanguagePlan, folder: Path, *, jobs: int = 2, notify: Notify | None = None) -> Summary:

@@ -104,7 +104,7 @@ def _parts(task: LanguageTask, seed: int) -> tuple[dict[str, dict[str, Tensor]],
     return parts, len(tokenizer)
 
 
-QUICK_TASK = LanguageTask(retain=40, forget=12, held_out=12, general=1500, mixed=160)
+QUICK_TASK = LanguageTask(retain=40, forget=12, held_out=12, general=1500, mixed=160, epochs=10.0, references=1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,8 +26,8 @@ ATTACKS = ("calibrated_auc", "svm_auc")
 HEADLINE = (*ACCURACIES, *ATTACKS)
 """The metrics of the average gap. None of the attacks is the game's: its score is the mean log p alone.
 
-The probe of hidden states is in the panel only: on small models it does not see members even in the original, so its
-positive control fails (S11) and its figure says nothing.
+The probe of hidden states is in the panel only: on small models it sees members weakly if at all in the original, its
+positive control (S11).
 """
 
 _L2 = 1e-2  # of both fitted attacks, on standardised columns

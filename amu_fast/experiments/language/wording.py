@@ -55,8 +55,8 @@ WORDS = Words(
     header=_header,
     panel_note=(
         "AUC of a linear probe of mean hidden states, fitted like the SVM, and of each of the SVM's scores alone, "
-        "forget against test; the loss gap in nats. Means. The probe does not see members even in the original: its "
-        "positive control fails (S11), and it is no part of the gap."
+        "forget against test; the loss gap in nats. Means. The probe is no part of the gap: on small models it sees "
+        "members weakly if at all, so read the original's figure, its control, first (S11)."
     ),
     search_note="Schedule, batch and score of each row were fixed before, on unit 900.",
     control="calibrated AUC",

@@ -30,6 +30,7 @@ from amu_fast.audit.metrics import auc
 from amu_fast.audit.roc import tpr_interval
 from amu_fast.errors import AmuFastError, SolveError
 from amu_fast.experiments.language.authors import AuthorRow
+from amu_fast.experiments.language.data import Batches
 from amu_fast.experiments.language.models import smollm2, tiny_llama
 from amu_fast.experiments.language.tofu import TofuSplits, TofuTask, tofu_folder
 from amu_fast.experiments.language.tofu_files import synthetic_tofu, write_files
@@ -47,7 +48,6 @@ from amu_fast.unlearn.objectives import (
     UnlearningBatch,
     summed_log_likelihoods,
 )
-from amu_fast.unlearn.streams import generator
 
 METHODS: dict[str, Callable[[], Objective]] = {
     "ga": GradientAscent,
@@ -97,23 +97,6 @@ SMOLLM2 = Options("smollm2", epochs=5.0, lr=1e-4, unlearn_lr=2e-5, rows=100)
 QUICK = Options(hidden=32, epochs=10.0, lr=1e-2, unlearn_epochs=4.0, unlearn_lr=4e-3, rows=12, new_tokens=8)
 
 
-class Stream:
-    """Endless shuffled batches of a part on the model's device, without columns that are padding alone."""
-
-    def __init__(self, part: Mapping[str, Tensor], size: int, seed: int, name: str, device: torch.device) -> None:
-        self.part, self.size, self.device = part, min(size, len(part["labels"])), device
-        self.rng, self.order = generator(seed, name), torch.empty(0, dtype=torch.int64)
-
-    def next(self) -> dict[str, Tensor]:
-        """The next batch; no batch holds a row twice."""
-        if len(self.order) < self.size:
-            self.order = torch.randperm(len(self.part["labels"]), generator=self.rng)
-        index, self.order = self.order[: self.size], self.order[self.size :]
-        rows = {name: tensor[index] for name, tensor in self.part.items()}
-        longest = int(rows["attention_mask"].sum(-1).max())
-        return {n: (t[:, :longest] if t.dim() == 2 else t).to(self.device) for n, t in rows.items()}
-
-
 def descend(
     model: nn.Module, objective: Objective, parts: Mapping[str, Mapping[str, Tensor]], steps: int, lr: float, o: Options
 ) -> None:
@@ -127,11 +110,15 @@ def descend(
     sizes = {"retain": o.batch, "forget": o.batch, "validation": o.batch}
     if isinstance(objective, GameObjective):
         sizes |= {"forget": o.audit_batch, "validation": o.audit_batch}
-    streams = {name: Stream(part, sizes[name], o.seed, name, weights[0].device) for name, part in parts.items()}
+    streams = {name: Batches(part, sizes[name], o.seed, name, distinct=True) for name, part in parts.items()}
+
+    def rows(name: str) -> dict[str, Tensor]:
+        return {key: tensor.to(weights[0].device) for key, tensor in streams[name].next().items()}
+
     torch.manual_seed(o.seed)
     model.train()
     for step in range(steps):
-        batch = UnlearningBatch(**{name: streams[name].next() for name in objective.needs(step)}, step=step)
+        batch = UnlearningBatch(**{name: rows(name) for name in objective.needs(step)}, step=step)
         optimiser.zero_grad()
         for term in objective.terms(model, batch):
             if term.loss.requires_grad:

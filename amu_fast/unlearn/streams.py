@@ -14,7 +14,7 @@ from amu_fast.errors import DataError
 if TYPE_CHECKING:
     from amu_fast.rows import Rows
 
-__all__ = ["BatchStream", "Fetches", "Joined", "generator", "relabel"]
+__all__ = ["BatchStream", "Fetches", "Joined", "ShuffledIndices", "generator", "relabel"]
 
 
 class Fetches(Protocol):
@@ -34,6 +34,43 @@ def generator(seed: int, stream: str) -> torch.Generator:
     return torch.Generator().manual_seed(int(state[0]) >> 1)
 
 
+class ShuffledIndices:
+    """Endless batches of row numbers: shuffled passes over `rows` rows.
+
+    Args:
+        rows: How many there are.
+        batch_size: Rows a batch, >= 1; at most `rows` are used.
+        rng: CPU generator of the order.
+        distinct: True: the tail of a pass that fills no batch is dropped, so that no batch holds a row twice (an
+            auditing batch must not: one copy would train the attack and the other judge it). False: a batch crosses
+            into the next pass, so that every row is seen equally often.
+
+    Raises:
+        DataError: batch_size < 1.
+    """
+
+    def __init__(self, rows: int, batch_size: int, rng: torch.Generator, *, distinct: bool = False) -> None:
+        if batch_size < 1:
+            raise DataError(f"batch_size must be >= 1, got {batch_size}")
+        self.rows, self.batch_size = rows, min(batch_size, rows)
+        self._rng, self._distinct = rng, distinct
+        self._order = torch.empty(0, dtype=torch.int64)
+        self._at = 0
+
+    def next(self) -> Tensor:
+        """(b,) row numbers of the next batch."""
+        taken = self._order[self._at : self._at + self.batch_size]
+        self._at += self.batch_size
+        missing = self.batch_size - len(taken)
+        if missing == 0:
+            return taken
+        self._order = torch.randperm(self.rows, generator=self._rng)
+        if self._distinct:
+            missing, taken = self.batch_size, taken[:0]
+        self._at = missing
+        return torch.cat([taken, self._order[:missing]])
+
+
 class BatchStream:
     """Batches of shuffled passes over rows.
 
@@ -42,20 +79,15 @@ class BatchStream:
         batch_size: Rows a batch; at most `len(rows)` are used.
         rng: CPU generator of the order.
         device: Where batches go.
-        distinct: True: the tail of a pass that fills no batch is dropped, so that no batch holds a row twice (an
-            auditing batch must not: one copy would train the attack and the other judge it). False: a batch crosses
-            into the next pass, so that every row is seen equally often.
+        distinct: See `ShuffledIndices`.
     """
 
     def __init__(
         self, rows: Fetches, batch_size: int, rng: torch.Generator, device: torch.device, *, distinct: bool = False
     ) -> None:
-        if batch_size < 1:
-            raise DataError(f"batch_size must be >= 1, got {batch_size}")
-        self.batch_size = min(batch_size, len(rows))
-        self._rows, self._rng, self._device, self._distinct = rows, rng, device, distinct
-        self._order = torch.empty(0, dtype=torch.int64)
-        self._at = 0
+        self._indices = ShuffledIndices(len(rows), batch_size, rng, distinct=distinct)
+        self.batch_size = self._indices.batch_size
+        self._rows, self._device = rows, device
 
     @property
     def batches_per_pass(self) -> int:
@@ -64,20 +96,8 @@ class BatchStream:
 
     def next(self) -> tuple[Tensor, Tensor]:
         """The next batch: inputs (b, ...) and labels (b,) on the stream's device."""
-        inputs, labels = self._rows.fetch(self._next_indices())
+        inputs, labels = self._rows.fetch(self._indices.next())
         return inputs.to(self._device, non_blocking=True), labels.to(self._device, non_blocking=True)
-
-    def _next_indices(self) -> Tensor:
-        taken = self._order[self._at : self._at + self.batch_size]
-        self._at += self.batch_size
-        missing = self.batch_size - len(taken)
-        if missing == 0:
-            return taken
-        self._order = torch.randperm(len(self._rows), generator=self._rng)
-        if self._distinct:
-            missing, taken = self.batch_size, taken[:0]
-        self._at = missing
-        return torch.cat([taken, self._order[:missing]])
 
 
 class Joined:

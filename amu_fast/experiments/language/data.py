@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from amu_fast.errors import DataError
-from amu_fast.unlearn.streams import generator
+from amu_fast.unlearn.streams import ShuffledIndices, generator
 
 Part = Mapping[str, Tensor]
 
@@ -47,23 +47,15 @@ class Batches:
         batch_size: Rows a batch; at most `size(part)` are used.
         seed: With `name`, fixes the order.
         name: Of the stream; streams of one seed do not move one another.
-        distinct: The tail of a pass that fills no batch is dropped, so that no batch holds a row twice.
+        distinct: No batch holds a row twice, see `amu_fast.unlearn.streams.ShuffledIndices`.
     """
 
     def __init__(self, part: Part, batch_size: int, seed: int, name: str, *, distinct: bool = False) -> None:
-        if batch_size < 1 or size(part) == 0:
-            raise DataError(f"{name} needs batch_size >= 1 and at least one row, got {batch_size} and {size(part)}")
-        self._part, self._batch = part, min(batch_size, size(part))
-        self._order = self._passes(generator(seed, name), distinct)
+        if size(part) == 0:
+            raise DataError(f"{name} has 0 rows; it needs at least one")
+        self._part = part
+        self._indices = ShuffledIndices(size(part), batch_size, generator(seed, name), distinct=distinct)
 
     def next(self) -> dict[str, Tensor]:
         """The next batch, trimmed."""
-        return trimmed(take(self._part, next(self._order)))
-
-    def _passes(self, rng: torch.Generator, distinct: bool) -> Iterator[Tensor]:
-        rows, rest = size(self._part), torch.empty(0, dtype=torch.int64)
-        while True:
-            order = torch.cat([rest, torch.randperm(rows, generator=rng)])
-            full = len(order) // self._batch * self._batch
-            yield from order[:full].split(self._batch)
-            rest = order[:0] if distinct else order[full:]
+        return trimmed(take(self._part, self._indices.next()))

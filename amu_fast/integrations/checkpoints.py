@@ -9,7 +9,6 @@ and is never read. Hashes find accidents, not forgers.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -55,13 +54,7 @@ def seal(staging: Path, path: Path, config: Mapping[str, Any], state: Mapping[st
     try:
         safetensors.torch.save_file(packer.tensors, staging / TENSORS, metadata={"format": "pt"})
         names = sorted(p.relative_to(staging).as_posix() for p in staging.rglob("*") if p.is_file())
-        document["files"] = {name: files.force_and_hash(staging / name) for name in names}
-        document["sha256"] = files.digest_of(document)
-        with (staging / files.DOCUMENT).open("xb") as file:
-            file.write(json.dumps(document, indent=1, allow_nan=False).encode())
-            file.flush()
-            os.fsync(file.fileno())
-        files.force_folder(staging)
+        files.write_document(staging, document, names)
         if path.exists():
             old = path.rename(path.with_name(f".{path.name}.discarded"))
             staging.rename(path)

@@ -100,7 +100,7 @@ class Recorder:
         return self._read + float(self.accelerator.reduce(total, "sum"))
 
     def columns(self) -> Columns:
-        """The record by column, that of earlier sessions in front; what was not flushed is missing."""
+        """The record by column, what came before a resume in front; what was not flushed is missing."""
         late = dict(self._history.columns())
         before, after = (len(c.get("step", ())) for c in (self._before, late))
         names = dict.fromkeys([*self._before, *late])

@@ -8,7 +8,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,17 +46,9 @@ def write_folder(path: Path, files: Mapping[str, Mapping[str, Tensor]], document
             force_folder(path.parent.parent)
         staging.mkdir()
         try:
-            manifest = {}
             for name, tensors in files.items():
                 _save_tensors(staging / name, tensors)
-                manifest[name] = force_and_hash(staging / name)
-            signed = {**document, "files": manifest}
-            signed["sha256"] = digest_of(signed)
-            with (staging / DOCUMENT).open("xb") as file:
-                file.write(json.dumps(signed, indent=1, allow_nan=False).encode())
-                file.flush()
-                os.fsync(file.fileno())
-            force_folder(staging)
+            write_document(staging, document, files)
             staging.rename(path)
         except BaseException:
             # a second refusal must not hide the first, and the next save tries again
@@ -68,6 +60,26 @@ def write_folder(path: Path, files: Mapping[str, Mapping[str, Tensor]], document
             f"cannot write {path}: {getattr(error, 'strerror', None) or error}; free space there, mind its "
             "permissions, or choose another place; no half of it is visible"
         ) from error
+
+
+def write_document(folder: Path, document: Mapping[str, Any], names: Iterable[str]) -> None:
+    """Force the named files of a folder, then the document with their hashes and its own, then the folder to the disk.
+
+    Args:
+        folder: Without a document yet.
+        document: JSON; gets `files` and `sha256`.
+        names: Files that it vouches for, relative to the folder.
+
+    Raises:
+        OSError: The system refused.
+    """
+    signed = {**document, "files": {name: force_and_hash(folder / name) for name in names}}
+    signed["sha256"] = digest_of(signed)
+    with (folder / DOCUMENT).open("xb") as file:
+        file.write(json.dumps(signed, indent=1, allow_nan=False).encode())
+        file.flush()
+        os.fsync(file.fileno())
+    force_folder(folder)
 
 
 def hidden(path: Path, purpose: str) -> Path:

@@ -6,12 +6,11 @@ references for the calibrated attack on the retain rows. All go through the same
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -19,10 +18,9 @@ from torch import Tensor, nn
 from amu_fast.audit.attacks import SplitOutputs
 from amu_fast.audit.attacks.outputs import Outputs
 from amu_fast.audit.predict import predict
-from amu_fast.errors import BackendError, DataError
 from amu_fast.experiments.tasks import DEMO_TASK, QUICK_TASK, TABLE_TASK, Task
+from amu_fast.experiments.trained import read_trained, weights_in, write_trained
 from amu_fast.report.provenance import config_hash
-from amu_fast.report.writing import write_atomic
 from amu_fast.splits import PARTS, Splits
 
 if TYPE_CHECKING:
@@ -104,7 +102,7 @@ def prepare_unit(
     path = cache_path(task, seed, cache_dir, population)
     if not path.is_file():
         tensors, seconds = _train(task, seed, population, splits, notify or (lambda _: None))
-        write_atomic(path, _dump(tensors, {"seconds": seconds}))
+        write_trained(path, tensors, {"seconds": seconds})
     return _load(path, task, seed, population, splits)
 
 
@@ -148,22 +146,10 @@ def _all_training_rows(splits: Splits) -> Splits:
     )
 
 
-def _dump(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> bytes:
-    contiguous = {name: value.contiguous() for name, value in tensors.items()}
-    return _safetensors().torch.save(contiguous, metadata={"facts": json.dumps(facts)})
-
-
 def _load(path: Path, task: Task, seed: int, population: Population, splits: Splits) -> Unit:
-    safetensors = _safetensors()
-    try:
-        with safetensors.safe_open(str(path), "pt") as file:
-            facts = json.loads(file.metadata()["facts"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path} is damaged ({error}); delete it and run again") from error
+    tensors, facts = read_trained(path)
     original = task.network(population)
-    weights = {n.removeprefix("weights/"): t for n, t in tensors.items() if n.startswith("weights/")}
-    original.load_state_dict(weights)
+    original.load_state_dict(weights_in(tensors))
     original.eval()
     outputs = {role: _outputs(tensors, role, splits) for role in roles(task)}
     return Unit(task, seed, splits, original, outputs, facts["seconds"], population.digest)
@@ -172,12 +158,3 @@ def _load(path: Path, task: Task, seed: int, population: Population, splits: Spl
 def _outputs(tensors: Mapping[str, Tensor], role: str, splits: Splits) -> SplitOutputs:
     parts = {p: Outputs.from_logits(tensors[f"logits/{role}/{p}"], splits.rows(p).labels()) for p in PARTS}
     return SplitOutputs(**parts)
-
-
-def _safetensors() -> Any:
-    try:
-        import safetensors
-        import safetensors.torch
-    except ImportError as error:
-        raise BackendError("units are cached by safetensors; pip install 'amu-fast[demo]'") from error
-    return safetensors

@@ -7,7 +7,6 @@ forget authors; retrain, the floor (another retrain) and the references of the c
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -18,7 +17,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from amu_fast.errors import DataError
 from amu_fast.experiments.language.authors import synth_authors
 from amu_fast.experiments.language.data import joined, of_clusters, take
 from amu_fast.experiments.language.general import synth_general
@@ -26,8 +24,8 @@ from amu_fast.experiments.language.judge import Outputs, PartOutputs, outputs_on
 from amu_fast.experiments.language.loops import AdamW, train
 from amu_fast.experiments.language.models import tiny_llama
 from amu_fast.experiments.language.tokens import WordTokenizer, encode_pairs, encode_texts
+from amu_fast.experiments.trained import read_trained, weights_in, write_trained
 from amu_fast.report.provenance import config_hash
-from amu_fast.report.writing import write_atomic
 
 JUDGED = ("retain", "forget", "validation", "test", "general")
 LENGTH = 56
@@ -161,7 +159,7 @@ def prepare_unit(task: LanguageTask, seed: int, folder: Path) -> LanguageUnit:
     unit = LanguageUnit(task, seed, parts, tiny_llama(vocabulary, task.hidden, task.layers), {}, {}, digest)
     if not path.is_file():
         tensors, seconds = _train(unit)
-        write_atomic(path, _dump(tensors, seconds))
+        write_trained(path, tensors, {"seconds": seconds})
     return _load(path, unit)
 
 
@@ -207,27 +205,12 @@ def _vocabulary(unit: LanguageUnit) -> int:
     return unit.original.get_input_embeddings().num_embeddings  # type: ignore[operator]
 
 
-def _dump(tensors: Mapping[str, Tensor], seconds: Mapping[str, float]) -> bytes:
-    import safetensors.torch
-
-    whole = {name: value.contiguous().clone() for name, value in tensors.items()}
-    return safetensors.torch.save(whole, metadata={"seconds": json.dumps(seconds)})
-
-
 def _load(path: Path, unit: LanguageUnit) -> LanguageUnit:
-    import safetensors
-
-    try:
-        with safetensors.safe_open(str(path), "pt") as file:
-            seconds = json.loads(file.metadata()["seconds"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path} is damaged ({error}); delete it and run again") from error
-    weights = {n.removeprefix("weights/"): t for n, t in tensors.items() if n.startswith("weights/")}
-    unit.original.load_state_dict(weights)
+    tensors, facts = read_trained(path)
+    unit.original.load_state_dict(weights_in(tensors))
     unit.original.eval()
     outputs = {role: {part: _part(tensors, role, part, unit) for part in JUDGED} for role in roles(unit.task)}
-    return replace(unit, outputs=outputs, seconds=seconds)
+    return replace(unit, outputs=outputs, seconds=facts["seconds"])
 
 
 def _part(tensors: Mapping[str, Any], role: str, part: str, unit: LanguageUnit) -> PartOutputs:

@@ -74,7 +74,7 @@ def test_rows_are_cut_by_author_and_padding_columns_go():
     assert trimmed(rows)["input_ids"].shape == (4, 4)
     assert of_clusters(rows, torch.tensor([3, 1]))["clusters"].tolist() == [1, 3]
     assert size(joined(rows, take(rows, torch.tensor([0])))) == 5
-    with pytest.raises(DataError, match="batch_size >= 1"):
+    with pytest.raises(DataError, match="batch_size must be >= 1"):
         Batches(rows, 0, 0, "retain")
 
 

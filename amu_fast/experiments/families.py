@@ -50,8 +50,13 @@ class Family:
 
         By ratio^(±1/2) along each of the two parameters in round 0, then ratio^(±1/4), and so on.
         """
-        step = 0.5 ** (1 + round_)
-        return tuple({**best, n: best[n] * r ** (s * step)} for n, r in self.ratios.items() for s in (-1, 1))
+        return neighbours(best, self.ratios, round_)
+
+
+def neighbours(best: Parameters, ratios: Parameters, round_: int) -> tuple[Parameters, ...]:
+    """The best configuration with one parameter changed by ratio^(±1/2) in round 0, ratio^(±1/4) in round 1, ..."""
+    step = 0.5 ** (1 + round_)
+    return tuple({**best, n: best[n] * r ** (s * step)} for n, r in ratios.items() for s in (-1, 1))
 
 
 def geometric(low: float, high: float, count: int) -> tuple[float, ...]:

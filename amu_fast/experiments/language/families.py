@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from amu_fast.audit.auditor import Auditor
 from amu_fast.audit.bank import MemoryBank
 from amu_fast.audit.language import Concatenate, MinK, sequence_log_likelihood
-from amu_fast.experiments.families import geometric
+from amu_fast.experiments.families import geometric, neighbours
 from amu_fast.experiments.language.loops import AdamW
 from amu_fast.unlearn.objectives import FineTune, GameObjective, GradientDifference, Npo, Objective, ScoreMoments
 
@@ -63,8 +63,7 @@ class LanguageFamily:
 
     def refined(self, best: Parameters, round_: int) -> tuple[Parameters, ...]:
         """Four configurations around the best one, closer in each round."""
-        step = 0.5 ** (1 + round_)
-        return tuple({**best, n: best[n] * r ** (s * step)} for n, r in self.ratios.items() for s in (-1, 1))
+        return neighbours(best, self.ratios, round_)
 
     def recipe(self, parameters: Parameters, batch_size: int, audit_batch: int) -> Recipe:
         """One configuration; the parameters "lr" and "batch" are the optimiser's."""
@@ -91,7 +90,7 @@ def _family(
 
 
 SCORE = Concatenate(sequence_log_likelihood, MinK(0.4))
-"""Of the game and of moment matching, chosen on unit 900: the mean of log p and that of its lower tail.
+"""Of the game and of moment matching: the mean of log p and that of its lower tail; chosen on units never judged.
 
 The mean alone leaves the tails apart, by which the attack on eight scores tells members.
 """

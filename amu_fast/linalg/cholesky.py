@@ -131,7 +131,7 @@ class Cholesky:
         """
         with plain_arithmetic(rhs.device):
             system = LinearSystem.build(operator, rhs, initial, self.rtol, self.atol)
-            y, found = self._answer(operator, system.b)
+            y, found = self._answer(operator, system.b())
             size = norm(system.residual(y))
             verdict = torch.where(size <= system.target, int(Status.CONVERGED), int(Status.STAGNATED))
             verdict = torch.where(size.isfinite(), verdict, int(Status.NONFINITE))

@@ -155,7 +155,7 @@ class _State(Progress):
         self.eta = eta.expand(self.true_norm.shape)
         self.z, self.best = measured(self.r, preconditioner)
         self.best_step = self.steps
-        self.hy = torch.zeros_like(self.r)
+        self.b, self.hy = system.b(), torch.zeros_like(self.r)
         self.nobody = torch.zeros_like(self.open)
         # A sum of fixed length needs no look at the residual before its next term: `judge` adds that by the way.
         self.ahead = fixed and preconditioner is None
@@ -178,7 +178,7 @@ class _State(Progress):
     def update(self) -> None:
         """Add eta M r to y for every open problem."""
         if self.preconditioner is None:
-            NEUMANN_STEP.bare(self.system.b, self.hy, self.eta, self.open, self.y, self.r)
+            NEUMANN_STEP.bare(self.b, self.hy, self.eta, self.open, self.y, self.r)
         else:
             step = self.eta.to(self.y.dtype)[..., None] * self.z
             self.y.copy_(torch.where(self.open[..., None], self.y + step, self.y))
@@ -187,7 +187,7 @@ class _State(Progress):
         """The true residual of u_t and what it says."""
         self.hy = self.system.product(self.y)
         adding = self.open if self.ahead and not last else self.nobody
-        size = NEUMANN_STEP.bare(self.system.b, self.hy, self.eta, adding, self.y, self.r)
+        size = NEUMANN_STEP.bare(self.b, self.hy, self.eta, adding, self.y, self.r)
         self.true_norm = torch.where(self.open, size, self.true_norm)
         self.close(~(size < torch.inf), Status.NONFINITE)
         if last or not self.fixed:

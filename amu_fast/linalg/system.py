@@ -71,41 +71,49 @@ def true_residual(operator: LinearOperator, rhs: Tensor, value: Tensor) -> Tenso
 
 @dataclass(frozen=True, eq=False)
 class LinearSystem:
-    """H u = v with its scaling; `start` is the scaled first iterate.
+    """H u = v with its scaling. Vectors of length p are made when they are asked for: a solver keeps what it needs.
 
     Args:
         operator: shape `(*b, p, p)`.
         rhs: v, `(*k, *b, p)`.
+        initial: the first iterate u_0, `(*k, *b, p)`; None: zero.
         scale: `(*k, *b, 1)`, powers of two.
-        b: v / scale.
         target: `(*k, *b)` float64; a problem whose scaled residual norm is <= target is solved.
-        start: the first iterate y_0, `(*k, *b, p)`: initial / scale, or zero.
-        start_residual: b - H y_0.
     """
 
     operator: LinearOperator
     rhs: Tensor
+    initial: Tensor | None
     scale: Tensor
-    b: Tensor
     target: Tensor
-    start: Tensor
-    start_residual: Tensor
 
     @classmethod
     def build(
         cls, operator: LinearOperator, rhs: Tensor, initial: Tensor | None, rtol: float, atol: float
     ) -> LinearSystem:
-        """Check arguments and scale; a zero right-hand side starts at zero, so it is solved in 0 steps."""
+        """Check arguments and scale."""
         check(operator, rhs, "rhs")
         scale = power_of_two(rhs.abs().amax(-1, keepdim=True))
-        b = rhs / scale
-        target = torch.clamp(rtol * norm(b), min=atol / scale[..., 0].double())
-        if initial is None:
-            return cls(operator, rhs, scale, b, target, torch.zeros_like(b), b)
-        check(operator, initial, "initial", rhs.shape)
-        zero = (rhs == 0).all(-1, keepdim=True)
-        residual = torch.where(zero, b, true_residual(operator, rhs, initial) / scale)
-        return cls(operator, rhs, scale, b, target, torch.where(zero, 0.0, initial / scale), residual)
+        target = torch.clamp(rtol * norm(rhs / scale), min=atol / scale[..., 0].double())
+        if initial is not None:
+            check(operator, initial, "initial", rhs.shape)
+        return cls(operator, rhs, initial, scale, target)
+
+    def b(self) -> Tensor:
+        """v / scale, `(*k, *b, p)`, in memory of its own."""
+        return (self.rhs / self.scale).contiguous()
+
+    def start(self) -> tuple[Tensor, Tensor]:
+        """The first iterate y_0 and b - H y_0; zero, and of one element's memory, without `initial`.
+
+        A zero right-hand side starts at zero, so it is solved in 0 steps.
+        """
+        b = self.b()
+        if self.initial is None:
+            return b.new_zeros(()).expand(b.shape), b
+        zero = (self.rhs == 0).all(-1, keepdim=True)
+        residual = torch.where(zero, b, true_residual(self.operator, self.rhs, self.initial) / self.scale)
+        return torch.where(zero, 0.0, self.initial / self.scale), residual.contiguous()
 
     def residual(self, y: Tensor) -> Tensor:
         """(v - H u)/scale, u = scale y: the residual of what would be returned."""
@@ -138,12 +146,16 @@ class Progress:
     def __init__(self, system: LinearSystem) -> None:
         self.system = system
         self.taken = 0
-        self.y = system.start.clone(memory_format=torch.contiguous_format)
-        self.r = system.start_residual.clone(memory_format=torch.contiguous_format)
+        start, self.r = system.start()
+        self.y = self.first(start)
         self.true_norm = norm(self.r)
         self.open = torch.ones_like(self.true_norm, dtype=torch.bool)
         self.status = torch.full_like(self.open, Status.MAX_STEPS, dtype=torch.int8)
         self.steps = torch.zeros_like(self.open, dtype=torch.int64)
+
+    def first(self, start: Tensor) -> Tensor:
+        """`y` for the first iterate."""
+        return start.clone(memory_format=torch.contiguous_format)
 
     def close(self, which: Tensor, status: Status) -> None:
         """The verdict for those of `which` that are still open."""

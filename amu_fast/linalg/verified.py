@@ -54,10 +54,14 @@ class Verified(Progress):
         self.claimed = torch.zeros_like(self.open)
         self.goal = system.target
         self.anchor = torch.full_like(self.true_norm, torch.inf)
-        self.base, self.y = self.y, torch.zeros_like(self.y)
         self.close(~self.true_norm.isfinite(), Status.NONFINITE)
         self.close(self.true_norm <= system.target, Status.CONVERGED)
         self.restart = torch.ones_like(self.open)
+
+    def first(self, start: Tensor) -> Tensor:
+        """Nothing was added yet."""
+        self.base = start
+        return torch.zeros_like(start, memory_format=torch.contiguous_format)
 
     def residual_norms(self) -> Tensor:
         """What the recurrence says now."""

@@ -100,7 +100,7 @@ class LinearSystem:
         return cls(operator, rhs, initial, scale, target)
 
     def b(self) -> Tensor:
-        """v / scale, `(*k, *b, p)`, in memory of its own."""
+        """The scaled right-hand side v / scale, `(*k, *b, p)`, in memory of its own."""
         return (self.rhs / self.scale).contiguous()
 
     def start(self) -> tuple[Tensor, Tensor]:

@@ -103,7 +103,9 @@ class _Statistics(torch.autograd.Function):
                 others = z.max(-1)
                 rival[part], margin[part] = others.indices, z_y.squeeze(-1) - others.values
                 z.scatter_(-1, y, z_y)
-            if any(wanted[:3]):
+            if wanted[0] and not (wanted[1] or wanted[2]):
+                log_p[part] = z.log_softmax(-1).gather(-1, y).squeeze(-1)
+            elif any(wanted[:3]):
                 shift[part], powers, total = _normalise(z)
                 normaliser[part] = total.log()
                 # one after the other: shift + normaliser would round at the size of the logits
@@ -121,14 +123,15 @@ class _Statistics(torch.autograd.Function):
         if not ctx.needs_input_grad[0] or all(g is None for g in cotangents):
             return (None,) * 4
         logits, place, target = ctx.saved_tensors[:3]
-        gradient = torch.zeros(logits.shape, dtype=logits.dtype, device=logits.device).flatten(0, 1)
         if torch.is_grad_enabled():
+            gradient = torch.zeros_like(logits, memory_format=torch.contiguous_format).flatten(0, 1)
             z = _rows(logits, place)
             values = _dense(z, target, ctx.wanted)
             pairs = [(v, g) for v, g in zip(values, cotangents, strict=True) if v is not None and g is not None]
             (rows,) = torch.autograd.grad([v for v, _ in pairs], z, [g for _, g in pairs], create_graph=True)
             gradient = gradient.index_copy(0, place, rows.to(logits.dtype))
         else:
+            gradient = _empty_but(logits, place)
             for part in _chunks(logits, len(place)):
                 rows = _gradient_rows(ctx.saved_tensors, cotangents, part)
                 gradient.index_copy_(0, place[part], rows.to(logits.dtype))
@@ -153,7 +156,7 @@ def _gradient_rows(saved: tuple[Tensor, ...], cotangents: tuple[Tensor | None, .
         rows = (c * square).add_(linear).mul_(c).sub_(constant)
         rows.mul_(c.add_(mid - logs).exp_())
     elif g_log_p is not None:
-        rows = z.sub_(shift[part].unsqueeze(-1)).sub_(logs).exp_().mul_(-g_log_p)
+        rows = z.softmax(-1).mul_(-g_log_p)
     else:
         rows = z.zero_()
     y = target[part].unsqueeze(-1)
@@ -162,6 +165,18 @@ def _gradient_rows(saved: tuple[Tensor, ...], cotangents: tuple[Tensor | None, .
     if g_margin is not None:
         rows.scatter_add_(-1, y, g_margin).scatter_add_(-1, rival[part].unsqueeze(-1), -g_margin)
     return rows
+
+
+def _empty_but(logits: Tensor, place: Tensor) -> Tensor:
+    """A gradient of the flattened logits whose rows at `place` are still to be written; the others are 0.
+
+    To write the whole of it first would be one more pass over the memory of a vocabulary of every token.
+    """
+    gradient = torch.empty(logits.shape, dtype=logits.dtype, device=logits.device).flatten(0, 1)
+    rest = torch.ones(len(gradient), dtype=torch.bool, device=logits.device).index_fill_(0, place, False)
+    if logits.device.type == "cpu":
+        return gradient.index_fill_(0, rest.nonzero().squeeze(-1), 0.0)
+    return gradient.masked_fill_(rest.unsqueeze(-1), 0.0)
 
 
 def _normalise(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -31,6 +31,6 @@ def conjugate_gradient(problem: ModuleProblem) -> ModuleCall:
     above = SimpleNamespace(trainable_parameters=lambda: upper)
 
     def solve(rhs: Tensor) -> Tensor:
-        return -torch.cat([part.reshape(-1) for part in cg(problem.tree(rhs), lower, above)])
+        return -torch.cat([part.reshape(-1) for part in cg(problem.tree(rhs), lower, above, sync=False)])
 
     return ModuleCall(problem, solve)

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from amu_fast.errors import DataError
-from amu_fast.experiments.language.families import FAMILIES, Recipe
+from amu_fast.experiments.language.families import FAMILIES
 from amu_fast.experiments.language.judge import ACCURACIES, ATTACKS, Controls, headline, panel
 from amu_fast.experiments.language.runs import fingerprint, run_recipe
 from amu_fast.experiments.language.units import QUICK_TASK, LanguageTask, LanguageUnit, corpus_digest, prepare_unit
@@ -151,19 +151,16 @@ def _record(unit: LanguageUnit) -> UnitRecord:
     )
 
 
-def _recipe(plan: LanguagePlan, name: str, parameters: Mapping[str, float]) -> Recipe:
-    return FAMILIES[name].recipe(parameters, plan.task.unlearn_batch, plan.task.audit_batch)
-
-
 def _search(plan: LanguagePlan, folder: Path, name: str, share: float) -> str:
     units = [_unit(plan, folder, seed) for seed in plan.tuning_units]
     family = FAMILIES[name]
     data = [(unit.seed, unit.data_digest) for unit in units]
-    key = config_hash([plain(plan.task), data, share, family.coarse, family.ratios])
+    recipes = [plain(family.recipe(parameters)) for parameters in family.coarse]
+    key = config_hash([plain(plan.task), data, share, recipes, family.ratios])
     started = Search(name, share, plan.tuning_units, key)
 
     def attempt(parameters: Mapping[str, float], round_: int) -> Trial:
-        runs = [run_recipe(unit, _recipe(plan, name, parameters), share) for unit in units]
+        runs = [run_recipe(unit, family.recipe(parameters), share) for unit in units]
         return Trial(
             parameters=dict(parameters),
             round=round_,
@@ -186,7 +183,7 @@ def _judge(plan: LanguagePlan, folder: Path, seed: int, share: float) -> str:
 
 def _row(plan: LanguagePlan, folder: Path, unit: LanguageUnit, share: float, name: str) -> RunRecord:
     parameters = read(search_path(folder, share, name), Search).best.parameters
-    recipe, path = _recipe(plan, name, parameters), run_path(folder, share, name, unit.seed)
+    recipe, path = FAMILIES[name].recipe(parameters), run_path(folder, share, name, unit.seed)
     if path.is_file():
         record = read(path, RunRecord)
         check_fingerprint(path, record.fingerprint, fingerprint(unit, recipe, share))

@@ -51,8 +51,6 @@ class LanguageTask:
         base: Optimiser of the base.
         tuning: Optimiser of every fine-tuning.
         references: Models of the calibrated attack.
-        unlearn_batch: Retain rows a step of every unlearning method, unless it is tuned.
-        audit_batch: Forget rows and V_game rows of an auditing batch.
     """
 
     retain: int = 80
@@ -68,8 +66,6 @@ class LanguageTask:
     base: AdamW = field(default_factory=lambda: AdamW(lr=4e-3, batch_size=32))
     tuning: AdamW = field(default_factory=lambda: AdamW(lr=3e-3, batch_size=32))
     references: int = 2
-    unlearn_batch: int = 16
-    audit_batch: int = 48
 
     def parts(self, seed: int) -> tuple[dict[str, dict[str, Tensor]], int]:
         """Rows of a unit, by name, and the size of the vocabulary.

@@ -58,7 +58,10 @@ WORDS = Words(
         "forget against test; the loss gap in nats. Means. The probe is no part of the gap: on small models it sees "
         "members weakly if at all, so read the original's figure, its control, first (S11)."
     ),
-    search_note="Schedule, batch and score of each row were fixed before, in trials on units that are not judged.",
+    search_note=(
+        "Schedule, batch sizes, score and auditor were fixed before, by hand, in about 100 trials of the game and 30 "
+        "of the other rows on the tuning units."
+    ),
     control="calibrated AUC",
     controls_note=lambda s: f"intervals are by author, of which {s.task['forget']} are forgotten.",
     command="python -m amu_fast.bench.language",

@@ -37,7 +37,6 @@ TASK = LanguageTask(
     base_epochs=1.0,
     epochs=4.0,
     references=1,
-    audit_batch=12,
     tuning=AdamW(lr=5e-3, batch_size=8),
 )
 PLAN = table.LanguagePlan(TASK, (0, 1), (900,), (0.5,), ("fine_tune", "game"), rounds=0)
@@ -188,7 +187,7 @@ def test_the_calibrated_attack_counts_pairs_in_the_right_order(unit):
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_method_runs_within_its_budget(unit, name):
     family = FAMILIES[name]
-    recipe = family.recipe(family.coarse[0], 8, 12)
+    recipe = family.recipe(family.coarse[0])
     record = run_recipe(unit, recipe, 0.5)
     assert record.diverged == ""
     assert record.gradient_samples > 0.0
@@ -199,7 +198,7 @@ def test_every_method_runs_within_its_budget(unit, name):
 
 
 def test_a_diverged_run_counts_as_one_that_did_nothing(unit):
-    recipe = FAMILIES["fine_tune"].recipe({"lr": 1e12, "batch": 8.0}, 8, 12)
+    recipe = FAMILIES["fine_tune"].recipe({"lr": 1e12, "batch": 8.0})
     record = run_recipe(unit, recipe, 0.5)
     assert "lower lr" in record.diverged
     assert record.headline == headline(unit.outputs["original"], unit.references)

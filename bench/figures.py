@@ -22,11 +22,15 @@ def loaded(folder: Path, family: str, device: str = "cpu") -> list[Record]:
     return [line for line in lines if line.device == device]
 
 
-def table(lines: Sequence[Record]) -> str:
-    """Every contender of every size, or that there are no records."""
+def table(lines: Sequence[Record], *, notes: bool = False) -> str:
+    """Every contender of every size, or that there are no records; `notes`: with their settings and what was seen."""
     if not lines:
         return NONE
-    return "\n".join([HEADER, RULE, *(_row(line) for line in lines)]) + "\n\n" + provenance(lines)
+    rows = [HEADER, RULE, *(_row(line) for line in lines)]
+    if notes:
+        ends = (" notes |", " --- |", *(f" {line.notes} |" for line in lines))
+        rows = [row + end for row, end in zip(rows, ends, strict=True)]
+    return "\n".join(rows) + "\n\n" + provenance(lines)
 
 
 def provenance(lines: Sequence[Record]) -> str:

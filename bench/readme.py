@@ -1,4 +1,4 @@
-"""`python -m amu_fast.bench.readme`: what the README and docs/performance.md take from the committed records.
+"""`python -m amu_fast.bench.readme`: what the README and the pages below docs/ take from the committed records.
 
 `--check` only compares.
 """
@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import sys
 from collections.abc import Callable
@@ -18,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench" / "results"
 README = ROOT / "README.md"
 PERFORMANCE = ROOT / "docs" / "performance.md"
+LARGE = ROOT / "docs" / "large-models.md"
 #: Operator A-G -> (family, start of its case's name): whose records docs/performance.md shows where.
 OPERATORS = {
     "A": ("P1", ""),
@@ -26,8 +28,10 @@ OPERATORS = {
     "D": ("P2", "glm_gradient_curvature"),
     "F": ("P2", "glm_mixed_vjp"),
     "spd_solve": ("P3", ""),
+    "module": ("P4", ""),
     "solve": ("P5", ""),
 }
+NOTED = ("P4",)
 
 
 def budget_tables(document: str) -> str:
@@ -68,7 +72,41 @@ def operator_table(name: str) -> str:
     """All contenders of one operator of docs/performance.md."""
     family, start = OPERATORS[name]
     lines = [line for line in figures.loaded(RESULTS, family) if re.match(start, line.case)]
-    return figures.table(lines) + "\n"
+    return figures.table(lines, notes=family in NOTED) + "\n"
+
+
+def language() -> str:
+    """The table of methods on small language models."""
+    return f"""\
+{budget_tables((RESULTS / "language" / "table.md").read_text())}
+
+![Average gap to retraining against the budget](../bench/results/language/table.png)
+"""
+
+
+def language_memory() -> str:
+    """What the game adds to a step on a language model."""
+    found = json.loads((RESULTS / "language-memory.json").read_text())
+    size, facts, seconds = found["size"], found["machine"], found["seconds"]
+    rows = [
+        "| step | peak | beyond training | forward + backward (p20–p80) | beyond training |",
+        "| --- |" + " --- |" * 4,
+    ]
+    for name, memory in found["memory"].items():
+        cells = [name, f"{memory['peak'] / 2**20:.1f} MiB", f"{memory['extra']:+.1%}", "–", "–"]
+        if name in seconds:
+            median, p20, p80 = (f"{1e3 * seconds[name][key]:.0f}" for key in ("median", "p20", "p80"))
+            cells[3:] = f"{median} ms ({p20}–{p80})", f"{seconds[name]['beyond_training']:+.1%}"
+        rows.append(f"| {' | '.join(cells)} |")
+    model = f"{size['layers']} layers, width {size['hidden']}, {size['vocabulary']:,} words"
+    return "\n".join([
+        *rows,
+        "",
+        f"A Llama of {model}; {size['rows']} rows of {size['length']} tokens, float32. Run {found['run']} on "
+        f"{facts['processor']}, {facts['threads']} threads; commit {facts['commit'][:12]}; "
+        f"torch {facts['versions']['torch']}.",
+        "",
+    ])  # fmt: skip
 
 
 #: Document -> marker -> what stands between its begin and end.
@@ -78,6 +116,7 @@ BLOCKS: dict[Path, dict[str, Callable[[], str]]] = {
         "performance": performance,
         **{f"operator {name}": lambda name=name: operator_table(name) for name in OPERATORS},  # type: ignore[misc]
     },
+    LARGE: {"language": language, "language memory": language_memory},
 }
 
 

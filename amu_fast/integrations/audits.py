@@ -14,8 +14,8 @@ import torch
 from accelerate.utils import gather_object  # type: ignore[import-untyped]
 
 from amu_fast.audit.delong import auc_interval
-from amu_fast.audit.intervals import TOST_LEVEL, Interval, equivalent
-from amu_fast.audit.language import sequence_log_likelihood
+from amu_fast.audit.intervals import TOST_LEVEL, Interval, accuracy_difference, equivalent, paired_t
+from amu_fast.audit.language import sequence_log_likelihood, token_accuracy
 from amu_fast.audit.metrics import Array
 from amu_fast.audit.predict import eval_mode
 from amu_fast.audit.scores import ModelOutputs, ScoreMap, log_likelihood
@@ -42,6 +42,9 @@ class Audit:
         equivalent: Whether the test passed.
         gap: Mean score of the forget rows less the others'.
         in_game: Whether the game's auditor sees this very score.
+        accuracy: Of the model on the non-members; of a language model the mean share of a row's counted tokens.
+        accuracy_change: 90 % interval of the accuracy less that of the run's first audit, paired by rows, or by persons
+            if rows have clusters; None: there was none against this part.
     """
 
     step: int
@@ -53,13 +56,16 @@ class Audit:
     equivalent: bool
     gap: float
     in_game: bool
+    accuracy: float
+    accuracy_change: Interval | None
 
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """One score per row or packed sequence, (n,), and whose it is, if the rows say."""
+    """Of each row or packed sequence, (n,): its score, the share of it that was guessed, and its person if it says."""
 
     scores: Array
+    correct: Array
     clusters: Array | None
 
 
@@ -91,7 +97,7 @@ def score_rows(
     # wrappers that gather weights forward on all ranks or on none: who has fewer batches repeats its last
     largest = -(-len(rows) // world)
     batches = -(-largest // size)
-    found: list[tuple[Array, Array | None]] = []
+    found: list[tuple[Array | None, ...]] = []
     seed = trainer.args.seed
     own = own_randomness(trainer.args.device, seed)
     with torch.no_grad(), eval_mode(trainer.network), own, data_randomness(seed, 0):
@@ -99,10 +105,23 @@ def score_rows(
             chosen = mine[number * size : (number + 1) * size]
             result = _batch(trainer, [rows[row] for row in chosen or [0]], score, calibrated)
             found += [result] if chosen else []
-    scores, clusters = (_joined(gather_object([column])) for column in (_cat(found, 0), _cat(found, 1)))
-    if scores is None or not np.isfinite(scores).all():
+    scores, correct, clusters = (_joined(gather_object([_joined([row[k] for row in found])])) for k in range(3))
+    if scores is None or correct is None or not np.isfinite(scores).all():
         raise DataError(f"scores of {part} rows are not finite; look for rows without counted labels")
-    return Scored(scores, clusters)
+    return Scored(scores, correct, clusters)
+
+
+def accuracy_change(now: Scored, first: Array) -> Interval:
+    """90 % interval of the accuracy on the same rows less that when `first` was their `correct`.
+
+    Source: docs/statistics.md, S4; Agresti and Min for rows of one label each, Student's t for shares and persons.
+    """
+    if now.clusters is None:
+        either = np.isin(np.concatenate([now.correct, first]), (0.0, 1.0)).all()
+        return (accuracy_difference if either else paired_t)(now.correct, first, TOST_LEVEL)
+    persons = [now.clusters == person for person in np.unique(now.clusters)]
+    means = ([column[rows].mean() for rows in persons] for column in (now.correct, first))
+    return paired_t(*means, TOST_LEVEL)
 
 
 def judge(
@@ -115,8 +134,9 @@ def judge(
     reference: float,
     margin: float,
     in_game: bool,
+    first: Array | None = None,
 ) -> Audit:
-    """DeLong's interval of the attack's AUC, and the equivalence test of AUC = reference."""
+    """DeLong's interval of the attack's AUC, the equivalence test of AUC = reference, and the change of accuracy."""
     clusters = None
     if members.clusters is not None and others.clusters is not None:
         clusters = members.clusters, others.clusters
@@ -127,7 +147,19 @@ def judge(
         narrow, value=narrow.value - reference, low=narrow.low - reference, high=narrow.high - reference
     )
     gap = float(members.scores.mean() - others.scores.mean())
-    return Audit(step, attack, against, wide, difference, margin, equivalent(difference, margin), gap, in_game)
+    return Audit(
+        step,
+        attack,
+        against,
+        wide,
+        difference,
+        margin,
+        equivalent(difference, margin),
+        gap,
+        in_game,
+        float(others.correct.mean()),
+        None if first is None else accuracy_change(others, first),
+    )
 
 
 @contextmanager
@@ -146,22 +178,25 @@ def data_randomness(seed: int, number: int) -> Iterator[None]:
         torch.set_rng_state(states[2])
 
 
-def _batch(trainer: UnlearnTrainer, rows: list[Any], score: ScoreMap, calibrated: bool) -> tuple[Array, Array | None]:
+def _batch(trainer: UnlearnTrainer, rows: list[Any], score: ScoreMap, calibrated: bool) -> tuple[Array | None, ...]:
     part = trainer.move(trainer.part_collator.part(rows))
     hidden = bool(getattr(score, "needs_hidden", False))
     outputs = outputs_of(trainer.network, part, gradient=False, hidden=hidden)
     with torch.autocast(outputs.logits.device.type, enabled=False):
-        values = score(outputs)[:, 0].double()
+        values, correct = score(outputs)[:, 0].double(), guessed(outputs).double()
     if calibrated:
         if outputs.reference is None:
             raise DataError("a calibrated attack needs the key 'reference' in every row: mean_log_likelihoods gives it")
         values = values - outputs.reference.double()
     clusters = part["clusters"].cpu().numpy() if "clusters" in part else None
-    return values.cpu().numpy(), clusters
+    return values.cpu().numpy(), correct.cpu().numpy(), clusters
 
 
-def _cat(found: list[tuple[Array, Array | None]], column: int) -> Array | None:
-    return _joined([entry[column] for entry in found])
+def guessed(outputs: ModelOutputs) -> torch.Tensor:
+    """(n,): whether the first guess is the label, or the share of a sequence's counted tokens for which it is."""
+    if outputs.logits.dim() == 3:
+        return token_accuracy(outputs)[:, 0]
+    return outputs.logits.argmax(-1) == outputs.labels
 
 
 def _joined(pieces: list[Array | None]) -> Array | None:
@@ -174,4 +209,6 @@ def figures(audit: Audit) -> dict[str, float]:
     name = f"audit_{audit.against}_{audit.attack}"
     values = {"auc": audit.auc.value, "low": audit.auc.low, "high": audit.auc.high, "gap": audit.gap}
     logged = {f"{name}_{key}": value for key, value in values.items() if math.isfinite(value)}
-    return {**logged, f"{name}_equivalent": float(audit.equivalent)}
+    if audit.accuracy_change is not None:
+        logged[f"{name}_accuracy_low"] = audit.accuracy_change.low
+    return {**logged, f"{name}_equivalent": float(audit.equivalent), f"{name}_accuracy": audit.accuracy}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from amu_fast.audit.language import sequence_log_likelihood
@@ -20,22 +21,28 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EarlyStop:
-    """Stop at the first step whose audit passes its equivalence test: the least intervention (docs/statistics.md S16).
+    """Stop at the first step whose audit passes and where accuracy held: least intervention (docs/statistics.md S16).
 
-    With m members the smallest margin that a test can pass is .060 (m = 200), .038 (500), .027 (1,000): S7.
+    An attack on a ruined model passes too: so the accuracy on the audit's non-members, V_tune, must not be lower than
+    the original's by more than a margin, at the lower end of its 90 % interval. With m members the smallest margin of
+    the attack's that a test can pass is .060 (m = 200), .038 (500), .027 (1,000): S7.
 
     Args:
         patience: Audits in a row that must pass, >= 1.
         after: No stop before this many steps.
+        accuracy_margin: Of the accuracy, > 0; None: it is not looked at.
 
     Raises:
-        DataError: patience < 1.
+        DataError: An option out of range.
     """
 
     patience: int = 1
     after: int = 0
+    accuracy_margin: float | None = 0.02
 
     def __post_init__(self) -> None:
+        if self.accuracy_margin is not None and not self.accuracy_margin > 0.0:
+            raise DataError(f"accuracy_margin must be > 0 or None, got {self.accuracy_margin}; 0.02 is the default")
         if self.patience < 1:
             raise DataError(f"patience must be >= 1, got {self.patience}; 1 stops at the first audit that passes")
 
@@ -45,15 +52,20 @@ class EarlyStop:
         return (
             len(latest) == self.patience
             and latest[-1].step >= self.after
-            and all(a.step > 0 and a.equivalent for a in latest)
+            and all(a.step > 0 and a.equivalent and self._holds(a) for a in latest)
         )
+
+    def _holds(self, audit: Audit) -> bool:
+        if self.accuracy_margin is None:
+            return True
+        return audit.accuracy_change is not None and audit.accuracy_change.low > -self.accuracy_margin
 
 
 class AuditCallback(TrainerCallback):
     """An attack on the forget rows against rows that the game never saw, every `every` steps and at both ends.
 
-    The audits are in `UnlearnTrainer.audits`, in the log as audit_{against}_{attack}_auc, _low, _high, _gap and
-    _equivalent, and the last one in the report. All ranks audit.
+    The audits are in `UnlearnTrainer.audits`, in the log as audit_{against}_{attack}_auc, _low, _high, _gap,
+    _equivalent, _accuracy and _accuracy_low (of its change), and the last one in the report. All ranks audit.
 
     Args:
         every: Steps between two audits; None: only before and after the run.
@@ -114,6 +126,9 @@ class AuditCallback(TrainerCallback):
         members, others = (
             score_rows(trainer, part, self.score, calibrated=self.calibrated) for part in ("forget", self.against)
         )
+        first = trainer.first_guesses.get(self.against)
+        if first is None and trainer.state.global_step == 0:
+            trainer.first_guesses[self.against] = others.correct.tolist()
         found = judge(
             members,
             others,
@@ -123,6 +138,7 @@ class AuditCallback(TrainerCallback):
             reference=self.reference,
             margin=self.margin,
             in_game=self._seen_by(trainer.objective),
+            first=None if first is None else np.asarray(first),
         )
         trainer.audits.append(found)
         due = trainer.control.should_log

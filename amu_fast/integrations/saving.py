@@ -84,6 +84,7 @@ def state_of(trainer: UnlearnTrainer) -> dict[str, Any]:
         "objective": trainer.objective.state_dict(),
         "recorder": trainer.recorder.state_dict(),
         "audits": [asdict(audit) for audit in trainer.audits],
+        "first_guesses": trainer.first_guesses,
         "seconds": trainer.seconds,
     }
 
@@ -92,8 +93,10 @@ def load_state(trainer: UnlearnTrainer, state: Mapping[str, Any]) -> None:
     """Put it back."""
     trainer.objective.load_state_dict(state["objective"])
     trainer.recorder.load_state_dict(state["recorder"])
-    trainer.audits = [
-        Audit(**{**audit, "auc": Interval(**audit["auc"]), "difference": Interval(**audit["difference"])})
-        for audit in state["audits"]
-    ]
+    trainer.audits = [Audit(**{key: _whole(value) for key, value in audit.items()}) for audit in state["audits"]]
+    trainer.first_guesses = dict(state["first_guesses"])
     trainer.seconds = float(state["seconds"])
+
+
+def _whole(value: Any) -> Any:
+    return Interval(**value) if isinstance(value, Mapping) else value

@@ -79,6 +79,7 @@ class UnlearnTrainer(DealsParts, SavesWhole):
         self.budget = budget
         self.audit_batch_size, self.exact_accumulation = audit_batch_size, exact_accumulation
         self.audits: list[Audit] = []
+        self.first_guesses: dict[str, list[float]] = {}
         self.stopped = False
         self.seconds = 0.0
         pad_token = getattr(processing_class, "pad_token_id", None)
@@ -166,7 +167,7 @@ class UnlearnTrainer(DealsParts, SavesWhole):
             path = get_last_checkpoint(self.args.output_dir)
             if path is None:
                 raise DataError(f"no checkpoint in {self.args.output_dir}; start the run without resuming")
-        self.audits, self.seconds = [], 0.0
+        self.audits, self.first_guesses, self.seconds = [], {}, 0.0
         self.recorder = Recorder(self.objective.name, self.accelerator)
         if path is not None:
             load_state(self, verified(Path(path), identity(config_of(self))))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,10 +11,11 @@ from integrations.tiny import arguments, game, llama, rows, splits, trainer, wei
 from transformers import TrainerCallback
 
 from amu_fast.audit.delong import auc_interval
+from amu_fast.audit.intervals import paired_t, t_interval
 from amu_fast.audit.language import sequence_log_likelihood, token_entropy
 from amu_fast.errors import DataError
 from amu_fast.integrations import Audit, AuditCallback, EarlyStop, UnlearnTrainer
-from amu_fast.integrations.audits import score_rows
+from amu_fast.integrations.audits import Scored, accuracy_change, score_rows
 from amu_fast.unlearn.objectives import FineTune, mean_log_likelihoods
 
 
@@ -76,9 +79,59 @@ def test_a_calibrated_attack_subtracts_the_reference(tmp_path):
         score_rows(plain, "forget", calibrated=True)
 
 
-def audit(step, passes, attack="loss"):
+def test_accuracy_is_that_of_the_first_guess_and_its_change_is_paired_by_person(tmp_path):
+    parts = splits(tune=rows(22, 5, people=5))
+    taught = trainer(tmp_path, splits=parts, callbacks=[AuditCallback(4)], options={"learning_rate": 0.1})
+
+    def shares():
+        found = []
+        for row in parts.tune:
+            with torch.no_grad():
+                guess = taught.model.eval()(input_ids=row["input_ids"][None]).logits[0, :-1].argmax(-1)
+            counts = row["labels"][1:] != -100
+            found.append(float((guess == row["labels"][1:])[counts].double().mean()))
+        return np.array(found)
+
+    before = shares()
+    taught.train()
+    after, people = shares(), np.array([row["clusters"] for row in parts.tune])
+    first, last = taught.audits
+    assert (first.accuracy, last.accuracy) == pytest.approx((before.mean(), after.mean()))
+    assert not np.array_equal(before, after)
+    means = [[column[people == person].mean() for person in np.unique(people)] for column in (after, before)]
+    assert first.accuracy_change is None
+    expected = paired_t(*means, 0.9)
+    assert (last.accuracy_change.value, last.accuracy_change.low) == pytest.approx(
+        (expected.value, expected.low), abs=1e-6
+    )
+    assert last.accuracy_change.sizes == (5,)
+    logged = [entry for entry in taught.state.log_history if "audit_tune_loss_accuracy_low" in entry]
+    assert logged[-1]["audit_tune_loss_accuracy_low"] == last.accuracy_change.low
+
+
+def test_rows_of_one_label_have_an_interval_that_is_never_empty():
+    same = Scored(np.zeros(50), np.ones(50), None)
+    change = accuracy_change(same, np.ones(50))
+    assert change.method == "Agresti-Min"
+    assert change.low < 0.0 < change.high
+
+
+def audit(step, passes, attack="loss", change=0.0):
     interval = auc_interval([0.0, 1.0], [0.0, 1.0], level=0.9)
-    return Audit(step, attack, "tune", interval, interval, 0.05, passes, 0.0, in_game=False)
+    accuracy = t_interval([change - 0.01, change + 0.01] * 20, 0.9)
+    return Audit(step, attack, "tune", interval, interval, 0.05, passes, 0.0, False, 0.5, accuracy if step else None)
+
+
+@pytest.mark.parametrize(("margin", "change", "expected"), [(0.02, -0.05, False), (0.1, -0.05, True), (None, -1, True)])
+def test_a_ruined_model_is_no_end(margin, change, expected):
+    audits = [audit(0, False), audit(1, True, change=change)]
+    assert EarlyStop(accuracy_margin=margin).stops(audits) is expected
+
+
+def test_without_the_originals_accuracy_only_an_unmargined_run_stops():
+    resumed = [replace(audit(7, True), accuracy_change=None)]
+    assert not EarlyStop().stops(resumed)
+    assert EarlyStop(accuracy_margin=None).stops(resumed)
 
 
 @pytest.mark.parametrize(
@@ -168,6 +221,8 @@ def test_a_callback_without_a_trainer_says_so():
         AuditCallback(0)
     with pytest.raises(DataError, match="patience"):
         EarlyStop(patience=0)
+    with pytest.raises(DataError, match="accuracy_margin must be > 0"):
+        EarlyStop(accuracy_margin=0.0)
 
 
 def test_evaluation_is_trainers_own(tmp_path):

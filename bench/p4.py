@@ -48,7 +48,7 @@ def contenders(case: ModuleCase) -> list[Contender]:
 
     return [
         Contender("amu_fast", ours, SOLVE, "float32", ours=True, notes="graph kept; one more product judges"),
-        Contender("amu_fast, jvp", partial(ours, mode="jvp"), SOLVE, "float32", notes="low memory"),
+        Contender("amu_fast, jvp", partial(ours, mode="jvp"), SOLVE, "float32", notes="nothing kept between products"),
         Contender("eager double backward", eager, SOLVE, "float32", notes="graph kept, textbook CG"),
         peer("TorchOpt", "torchopt_module", "implicit_cg", "graph kept"),
         peer("curvlinops", "curvlinops_module", "inverse", "forward again in every product"),

@@ -59,8 +59,8 @@ WORDS = Words(
         "members weakly if at all, so read the original's figure, its control, first (S11)."
     ),
     search_note=(
-        "Schedule, batch sizes, score and auditor were fixed before, by hand, in about 100 trials of the game and 30 "
-        "of the other rows on the tuning units."
+        "Schedule, batch sizes, score and auditor were fixed before, by hand, after an earlier search of every row, in "
+        "about 140 trials of the game and 25 of the other rows on the tuning units."
     ),
     control="calibrated AUC",
     controls_note=lambda s: f"intervals are by author, of which {s.task['forget']} are forgotten.",

@@ -38,7 +38,7 @@ def budget_tables(document: str) -> str:
     """Of a `table.md`: its caption and, per budget, the table, the paired differences and the outcome."""
     caption = document.split("\n\n")[1]
     sections = [part for part in document.split("\n## ") if part.startswith("Budget ")]
-    kept = [section.split("\n\nPopulation attacks")[0].strip() for section in sections]
+    kept = [re.split("\n\n(?:Population attacks|AUC of a linear probe)", section)[0].strip() for section in sections]
     return "\n\n".join([*(f"### {section}" for section in kept), caption])
 
 

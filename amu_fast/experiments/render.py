@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -82,7 +83,7 @@ def _budget(summary: Summary, share: float, w: Words) -> str:
         ]
         for r in rows
     ]
-    panel = [[w.titles[r.name], *(f"{r.panel[k]:.3f}" for k in w.panel)] for r in rows]
+    panel = [[w.titles[r.name], *(_plain(r.panel[k]) for k in w.panel)] for r in rows]
     pairs = [_pair(c, w) for c in summary.comparisons if c.share == share]
     return "\n\n".join(
         [
@@ -95,6 +96,10 @@ def _budget(summary: Summary, share: float, w: Words) -> str:
             _grid(["", *w.panel.values()], panel),
         ]
     )
+
+
+def _plain(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.3f}"
 
 
 def _pair(c: Comparison, w: Words) -> list[str]:

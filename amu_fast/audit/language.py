@@ -42,12 +42,6 @@ def token_margin(tokens: SequenceTokens, outputs: ModelOutputs) -> Tensor:
     return tokens.mean(tokens.margin)
 
 
-@token_score("margin")
-def token_accuracy(tokens: SequenceTokens, outputs: ModelOutputs) -> Tensor:
-    """(S, 1): share of the counted tokens that are the model's first guess; without a gradient."""
-    return tokens.mean((tokens.margin > 0).to(tokens.margin.dtype))
-
-
 @token_score("mean")
 def token_entropy(tokens: SequenceTokens, outputs: ModelOutputs) -> Tensor:
     """(S, 1): minus the mean entropy, Σ_j p_j log p_j."""

@@ -15,10 +15,12 @@ from accelerate.utils import gather_object  # type: ignore[import-untyped]
 
 from amu_fast.audit.delong import auc_interval
 from amu_fast.audit.intervals import TOST_LEVEL, Interval, accuracy_difference, equivalent, paired_t
-from amu_fast.audit.language import sequence_log_likelihood, token_accuracy
+from amu_fast.audit.language import sequence_log_likelihood
 from amu_fast.audit.metrics import Array
 from amu_fast.audit.predict import eval_mode
 from amu_fast.audit.scores import ModelOutputs, ScoreMap, log_likelihood
+from amu_fast.audit.sequences import SequenceTokens
+from amu_fast.audit.token_score import token_score
 from amu_fast.errors import DataError
 from amu_fast.integrations.batches import share_of
 from amu_fast.unlearn.door import own_randomness
@@ -120,8 +122,8 @@ def accuracy_change(now: Scored, first: Array) -> Interval:
         either = np.isin(np.concatenate([now.correct, first]), (0.0, 1.0)).all()
         return (accuracy_difference if either else paired_t)(now.correct, first, TOST_LEVEL)
     persons = [now.clusters == person for person in np.unique(now.clusters)]
-    means = ([column[rows].mean() for rows in persons] for column in (now.correct, first))
-    return paired_t(*means, TOST_LEVEL)
+    after, before = ([column[rows].mean() for rows in persons] for column in (now.correct, first))
+    return paired_t(after, before, TOST_LEVEL)
 
 
 def judge(
@@ -192,10 +194,16 @@ def _batch(trainer: UnlearnTrainer, rows: list[Any], score: ScoreMap, calibrated
     return values.cpu().numpy(), correct.cpu().numpy(), clusters
 
 
+@token_score("margin")
+def _share_guessed(tokens: SequenceTokens, outputs: ModelOutputs) -> torch.Tensor:
+    """(S, 1): share of the counted tokens that are the model's first guess."""
+    return tokens.mean((tokens.margin > 0).to(tokens.margin.dtype))
+
+
 def guessed(outputs: ModelOutputs) -> torch.Tensor:
     """(n,): whether the first guess is the label, or the share of a sequence's counted tokens for which it is."""
     if outputs.logits.dim() == 3:
-        return token_accuracy(outputs)[:, 0]
+        return _share_guessed(outputs)[:, 0]
     return outputs.logits.argmax(-1) == outputs.labels
 
 

@@ -15,7 +15,9 @@ import argparse
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -221,6 +223,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", choices=("tiny", "smollm2"), default="tiny")
     parser.add_argument("--forget", default="forget10", help="forget01, forget10, ...")
     parser.add_argument("--methods", nargs="+", choices=sorted(METHODS), default=list(METHODS))
+    parser.add_argument("--epochs", type=float, help="passes of every fine-tuning")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("out/tofu"))
@@ -228,7 +231,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     a = parser.parse_args(arguments)
     o = QUICK if a.quick else SMOLLM2 if a.model == "smollm2" else Options()
     try:
-        record = run(replace(o, model=a.model, forget=a.forget, seed=a.seed), a)
+        epochs = o.epochs if a.epochs is None else a.epochs
+        record = run(replace(o, model=a.model, forget=a.forget, seed=a.seed, epochs=epochs), a)
     except AmuFastError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -247,22 +251,36 @@ def run(o: Options, a: argparse.Namespace) -> dict[str, Any]:
     base, tokenizer = base_model(splits, o)
     base.to(a.device)
     again = replace(o, seed=o.seed + 1)
-    models = {
-        "original": fine_tuned(base, splits.train, tokenizer, o),
-        "retrain": fine_tuned(base, splits.retain, tokenizer, o),
-        "retrain 2": fine_tuned(base, splits.retain, tokenizer, again),
-    }
-    models |= {name: unlearned(models["original"], name, splits, tokenizer, o) for name in a.methods}
+    models: dict[str, nn.Module] = {}
+    for name, rows, options in (
+        ("original", splits.train, o), ("retrain", splits.retain, o), ("retrain 2", splits.retain, again)
+    ):  # fmt: skip
+        with told(f"{name}: {options.epochs:g} epochs of {len(rows)} rows"):
+            models[name] = fine_tuned(base, rows, tokenizer, options)
+    for name in a.methods:
+        with told(f"{name}: {o.unlearn_epochs:g} epochs of {len(splits.forget)} rows to forget"):
+            models[name] = unlearned(models["original"], name, splits, tokenizer, o)
     folder = tofu_folder(data_dir)
     hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.glob("*.json"))}
+    with told(f"metrics and audits of {len(models)} models"):
+        found = measured(models, splits, tokenizer, o)
     return {
         "options": asdict(o),
         "methods": {name: plain(METHODS[name]()) for name in a.methods},
         "rows": {part: len(getattr(splits, part)) for part in ("retain", "forget", "game", "tune", "test")},
         "cluster_claims": splits.cluster_claims,
-        "models": measured(models, splits, tokenizer, o),
+        "models": found,
         "provenance": {**plain(Provenance.collect(o)), "data": hashes},
     }
+
+
+@contextmanager
+def told(what: str) -> Iterator[None]:
+    """Say on the standard error stream what begins, and what it took."""
+    print(what, end=" ... ", file=sys.stderr, flush=True)
+    began = time.perf_counter()
+    yield
+    print(f"{time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
 
 
 def base_model(splits: TofuSplits, o: Options) -> tuple[nn.Module, Any]:

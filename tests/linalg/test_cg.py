@@ -22,6 +22,7 @@ from linalg.systems import (
 
 import amu_fast.linalg.cg
 import amu_fast.linalg.neumann
+from amu_fast.bench.memory import peak
 from amu_fast.errors import DataError
 from amu_fast.linalg import (
     Cholesky,
@@ -264,3 +265,21 @@ def test_no_solver_claims_what_is_not_so(eigenvalues, exponent, seed, spoilt, dt
     if status == "CONVERGED":
         slack = rounding(matrix, rhs, solution.value)
         assert bool(residual_norms(matrix, rhs, solution.value) <= solver.rtol * rhs.double().norm() + slack)
+
+
+@pytest.mark.parametrize(("initial", "vectors"), [(None, 10), (torch.ones(50_000), 11)])
+def test_it_holds_no_vector_that_it_does_not_need(initial, vectors):
+    """Iterate, residual and direction between products; the rest is taken for a moment, to know the true residual."""
+    rhs, weights = torch.linspace(-1.0, 1.0, 50_000), torch.linspace(1.0, 5.0, 50_000)
+
+    class Diagonal:
+        shape, dtype, device = torch.Size((50_000, 50_000)), rhs.dtype, rhs.device
+
+        def matvec(self, v):
+            return v * weights
+
+    def solve():
+        ConjugateGradient(rtol=0.0, max_steps=4).solve(Diagonal(), rhs, initial=initial)
+
+    solve()
+    assert peak(solve, rhs.device) < (vectors + 0.5) * rhs.nbytes

@@ -202,7 +202,7 @@ def measured(models: Mapping[str, nn.Module], splits: TofuSplits, tokenizer: Any
 def table(record: Mapping[str, Any]) -> str:
     """The figures side by side."""
     lines = [
-        f"{'':10}{'utility':>8}{'p(forget)':>10}{'ROUGE':>7}{'truth':>7}{'extract':>8}{'KS p':>7}{'AUC':>6}"
+        f"{'':10}{'utility':>8}{'p(forget)':>10}{'ROUGE':>7}{'truth':>7}{'extract':>8}{'KS p':>9}{'AUC':>6}"
         f"{'  95 % by author':>18}{'TPR':>6}"
     ]
     for name, figures in record.items():
@@ -210,7 +210,7 @@ def table(record: Mapping[str, Any]) -> str:
         shown = f"{interval['low']:.2f} ... {interval['high']:.2f}" if interval else "too few authors"
         lines.append(
             f"{name:10}{figures['utility']:8.3f}{forget['probability']:10.3f}{forget['rouge']:7.2f}"
-            f"{forget['truth_ratio']:7.2f}{forget['extraction']:8.2f}{figures['forget_quality']:7.2g}"
+            f"{forget['truth_ratio']:7.2f}{forget['extraction']:8.2f}{figures['forget_quality']:9.2g}"
             f"{figures['auc']:6.2f}{shown:>18}{figures['tpr_by_author']['value']:6.2f}"
         )
     return "\n".join(lines)

@@ -51,7 +51,11 @@ def summary(folder: Path, device: str = "cpu") -> str:
     head = "| case | size | ours per unit | error | best other | its time over ours | share of the limit |\n" + RULE
     cases = dict.fromkeys((line.family, line.case) for line in lines)
     rows = [_summary([line for line in lines if (line.family, line.case) == case]) for case in cases]
-    return "\n".join([head, *rows, "", *_released(lines), provenance(lines)])
+    runs: dict[str, list[Record]] = {}
+    for line in lines:
+        runs.setdefault(line.run, []).append(line)
+    sources = [f"{', '.join(dict.fromkeys(r.family for r in run))}: {provenance(run)}\n" for run in runs.values()]
+    return "\n".join([head, *rows, "", *_released(lines), *sources]).rstrip("\n")
 
 
 def _row(line: Record) -> str:

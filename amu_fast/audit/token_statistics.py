@@ -174,7 +174,7 @@ def _empty_but(logits: Tensor, place: Tensor) -> Tensor:
     """
     gradient = torch.empty(logits.shape, dtype=logits.dtype, device=logits.device).flatten(0, 1)
     rest = torch.ones(len(gradient), dtype=torch.bool, device=logits.device).index_fill_(0, place, False)
-    if logits.device.type == "cpu":
+    if logits.device.type == "cpu":  # a device would have to wait for `nonzero`
         return gradient.index_fill_(0, rest.nonzero().squeeze(-1), 0.0)
     return gradient.masked_fill_(rest.unsqueeze(-1), 0.0)
 

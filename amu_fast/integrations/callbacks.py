@@ -150,9 +150,15 @@ class AuditCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Audit the original; not again when a run goes on."""
+        """Audit the original; not again when a run goes on, whose checkpoint has what that audit saw."""
         if self.against == "tune" and state.global_step == 0:
             self.audit()
+        looks = self.stop is not None and self.stop.accuracy_margin is not None
+        if looks and self._trainer is not None and self.against not in self._trainer.first_guesses:
+            raise DataError(
+                "the run that goes on has no audit of the original's accuracy, so it would never stop early; start it "
+                "anew, or pass EarlyStop(accuracy_margin=None)"
+            )
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -148,6 +148,14 @@ def test_when_to_stop(stop, passes, expected):
     assert stop.stops([audit(step, p) for step, p in enumerate(passes)]) is expected
 
 
+def test_a_run_that_goes_on_without_the_originals_accuracy_is_refused(tmp_path):
+    first = trainer(tmp_path, options={"save_strategy": "steps", "save_steps": 2, "max_steps": 2})
+    first.train()
+    callbacks = [AuditCallback(2, stop=EarlyStop())]
+    with pytest.raises(DataError, match="accuracy_margin=None"):
+        trainer(tmp_path, callbacks=callbacks).train(resume_from_checkpoint=True)
+
+
 def test_a_run_stops_when_the_attack_finds_nothing(tmp_path):
     """Forget rows and V_tune are the same rows: a difference of 0, and enough of them for the margin."""
     same = rows(40, 2)

@@ -24,7 +24,7 @@ Array = NDArray[np.float64]
 ACCURACIES = ("retain_accuracy", "forget_accuracy", "test_accuracy", "general_accuracy")
 ATTACKS = ("calibrated_auc", "svm_auc")
 HEADLINE = (*ACCURACIES, *ATTACKS)
-"""The metrics of the average gap. None of the attacks is the game's: its score is the mean log p alone.
+"""The metrics of the average gap. None of the attacks is the game's, though two of the SVM's eight scores are.
 
 The probe of hidden states is in the panel only: on small models it sees members weakly if at all in the original, its
 positive control (S11).

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from amu_fast.audit.delong import auc_difference, auc_interval
 from amu_fast.audit.metrics import auc
 from amu_fast.audit.roc import tpr_interval
-from amu_fast.errors import AmuFastError, SolveError
+from amu_fast.errors import AmuFastError, DataError, SolveError
 from amu_fast.experiments.language.authors import AuthorRow
 from amu_fast.experiments.language.data import Batches
 from amu_fast.experiments.language.models import smollm2, tiny_llama
@@ -232,6 +232,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     o = QUICK if a.quick else SMOLLM2 if a.model == "smollm2" else Options()
     try:
         epochs = o.epochs if a.epochs is None else a.epochs
+        if not epochs > 0.0:
+            raise DataError(f"--epochs must be > 0, got {epochs}; {o.epochs:g} is the default")
         record = run(replace(o, model=a.model, forget=a.forget, seed=a.seed, epochs=epochs), a)
     except AmuFastError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -52,6 +52,12 @@ def test_the_pipeline_on_made_authors(script, tmp_path, monkeypatch, capsys):
     assert record["methods"]["npo"]["beta"] == 0.1
 
 
+def test_no_epochs_are_refused(script, tmp_path, capsys):
+    assert script.main(["--quick", "--epochs", "0", "--out", str(tmp_path)]) == 2
+    assert "--epochs must be > 0, got 0.0" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_is_missing_is_one_line(script, tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("AMU_FAST_DATA", raising=False)
     assert script.main(["--data-dir", str(tmp_path), "--out", str(tmp_path)]) == 2

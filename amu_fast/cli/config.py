@@ -21,16 +21,10 @@ from amu_fast import audit, followers
 from amu_fast.audit import Auditor, ChanceCap
 from amu_fast.errors import DataError
 from amu_fast.unlearn import methods
+from amu_fast.unlearn.adversarial import Perturbation
 from amu_fast.unlearn.optimise import Sgd
+from amu_fast.unlearn.plugins import named_methods
 
-_METHODS: dict[str, type] = {
-    "retrain": methods.Retrain,
-    "fine_tune": methods.FineTune,
-    "gradient_ascent": methods.GradientAscent,
-    "neg_grad_plus": methods.NegGradPlus,
-    "score_moment_matching": methods.ScoreMomentMatching,
-    "stackelberg": methods.Stackelberg,
-}
 _SCORES: dict[str, Any] = {
     "log_likelihood": audit.log_likelihood,
     "logits_and_loss": audit.logits_and_loss,
@@ -44,7 +38,13 @@ _FOLLOWERS: dict[str, type] = {
     "huberised_hinge": followers.HuberisedHinge,
 }
 _PAYOFFS: dict[str, Any] = {"hinge": audit.HingePayoff(), "logistic": audit.LogisticPayoff()}
-_NESTED: dict[str, type] = {"optimiser": Sgd, "game_optimiser": Sgd, "auditor": Auditor, "cap": ChanceCap}
+_NESTED: dict[str, type] = {
+    "optimiser": Sgd,
+    "game_optimiser": Sgd,
+    "auditor": Auditor,
+    "cap": ChanceCap,
+    "perturbation": Perturbation,
+}
 _NAMED: dict[str, dict[str, Any]] = {"scores": _SCORES, "score": _SCORES, "payoff_kind": _PAYOFFS}
 # Fields that take objects of code, which a YAML file cannot hold.
 _CODE = ("callbacks", "augment", "init", "name")
@@ -121,7 +121,7 @@ def build_method(options: Mapping[str, Any]) -> Any:
     """
     rest = dict(options)
     name, preset = rest.pop("name", None), rest.pop("preset", None)
-    cls = _pick("method.name", name, _METHODS)
+    cls = _pick("method.name", name, named_methods())
     if preset is None:
         return _build(cls, rest, "method")
     if cls is not methods.Stackelberg or preset != "as_published":
@@ -167,7 +167,7 @@ def _hint(cls: type, key: str) -> Any:
     return get_type_hints(alone, vars(sys.modules[owner.__module__]))[key]
 
 
-def _pick(path: str, name: Any, table: dict[str, Any]) -> Any:
+def _pick(path: str, name: Any, table: Mapping[str, Any]) -> Any:
     if name not in table:
         raise DataError(f"{path} must be one of {', '.join(table)}, got {name!r}")
     return table[name]

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+from amu_fast.errors import DataError
 from amu_fast.experiments.datasets import Draw, Population, draw, load
+from amu_fast.experiments.forget_sets import ForgetSet, Memorisation, RandomRows
 from amu_fast.experiments.models import SmallCnn
 from amu_fast.unlearn.methods import Retrain
 from amu_fast.unlearn.optimise import Sgd
+from amu_fast.unlearn.streams import generator
 
 
 @dataclass(frozen=True)
@@ -51,8 +55,8 @@ class Task:
         """The rows, label noise applied."""
         return load(self.data, data_dir).with_noise(self.noise)
 
-    def draw(self, population: Population, seed: int) -> Draw:
-        """Row numbers of the four parts of one unit."""
+    def draw(self, population: Population, seed: int, memorisation: Memorisation | None = None) -> Draw:
+        """Row numbers of the four parts of one unit; rows at random need no `memorisation`."""
         return draw(
             len(population),
             seed,
@@ -62,6 +66,15 @@ class Task:
             test=self.test,
         )
 
+    def training_rows(self, population: Population, seed: int) -> tuple[Tensor, Tensor]:
+        """Row numbers of the training rows of one unit and of the others, both in random order."""
+        order = torch.randperm(len(population), generator=generator(seed, "draw"))
+        return order[: self.train], order[self.train :]
+
+    def alike(self, population: Population, rows: Tensor) -> Tensor:
+        """(n,) bool: which of these rows are like the forget rows; at random, all."""
+        return torch.ones(len(rows), dtype=torch.bool)
+
     def training(self) -> Retrain:
         """The training of every model from scratch."""
         return Retrain(epochs=self.epochs, batch_size=self.batch_size, optimiser=self.optimiser)
@@ -69,6 +82,54 @@ class Task:
     def network(self, population: Population) -> nn.Module:
         """A fresh network; trainings re-initialise it under their own seed."""
         return SmallCnn(population.inputs.shape[-1], population.classes, self.width, self.hidden)
+
+
+@dataclass(frozen=True)
+class ForgetTask(Task):
+    """A task whose forget rows are of any kind; `forget` follows from the kind.
+
+    Validation rows are like the forget rows, as the non-members of a game have to be; test rows are drawn from
+    everything, and attacks look at those of them that are alike.
+
+    Attributes:
+        forget_set: Kind of the forget rows.
+    """
+
+    forget_set: ForgetSet = field(default_factory=RandomRows)
+
+    @classmethod
+    def of(cls, task: Task, forget_set: ForgetSet, classes: int = 10) -> ForgetTask:
+        """The same task with another kind of forget rows."""
+        shared = {f.name: getattr(task, f.name) for f in fields(Task)}
+        return cls(**{**shared, "forget": forget_set.rows(task.train, classes)}, forget_set=forget_set)
+
+    def draw(self, population: Population, seed: int, memorisation: Memorisation | None = None) -> Draw:
+        """Row numbers of the four parts of one unit.
+
+        Raises:
+            DataError: Fewer rows than asked for, or forget rows by memorisation without it.
+        """
+        train, rest = self.training_rows(population, seed)
+        forget = self.forget_set.choose(
+            population, train, generator(seed, "forget"), memorisation or _without_memorisation
+        )
+        test, pool = rest[: self.test], rest[self.test :]
+        validation = pool[self.alike(population, pool)][: self.validation]
+        if len(test) < self.test or len(validation) < self.validation:
+            raise DataError(
+                f"{len(population)} rows leave {len(test)} for testing and {len(validation)} that are like the forget "
+                f"rows for validation after {self.train} for training; {self.test} and {self.validation} are asked for"
+            )
+        retain = train[~torch.isin(train, forget)]
+        return Draw(*(tuple(part.tolist()) for part in (retain, forget, validation, test)))
+
+    def alike(self, population: Population, rows: Tensor) -> Tensor:
+        """(n,) bool: which of these rows are like the forget rows."""
+        return self.forget_set.alike(population, rows)
+
+
+def _without_memorisation() -> Tensor:
+    raise DataError("this forget set needs the rows' memorisation; draw it through prepare_unit")
 
 
 TABLE_TASK = Task()

@@ -1,14 +1,16 @@
 """A unit: one data split, one forget draw, one training seed; its trained models, and any method run on it.
 
 Preparing a unit trains 3 + k models: the original on all training rows; retrain, the floor (another retrain) and k
-references for the calibrated attack on the retain rows. All go through the same training loop.
+references for the calibrated attack on the retain rows. All go through the same training loop. The original does not
+depend on which rows are forgotten, so units that differ in that only share it.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +20,7 @@ from torch import Tensor, nn
 from amu_fast.audit.attacks import SplitOutputs
 from amu_fast.audit.attacks.outputs import Outputs
 from amu_fast.audit.predict import predict
+from amu_fast.experiments.memorisation import ConfidenceAlongTraining
 from amu_fast.experiments.tasks import DEMO_TASK, QUICK_TASK, TABLE_TASK, Task
 from amu_fast.experiments.trained import read_trained, weights_in, write_trained
 from amu_fast.report.provenance import config_hash
@@ -26,12 +29,17 @@ from amu_fast.splits import PARTS, Splits
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from amu_fast.experiments.datasets import Population
 
 __all__ = ["DEMO_TASK", "QUICK_TASK", "TABLE_TASK", "Task", "Unit", "cache_path", "prepare_unit", "roles"]
 
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 _SEEDS_PER_UNIT = 1000
+_NOT_UNLEARNED = ("unlearn_batch",)
+_NOT_IN_THE_ORIGINAL = ("unlearn_batch", "validation", "test", "forget", "forget_set", "references")
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +54,7 @@ class Unit:
         outputs: Of "original", "retrain", "floor" and "reference_0", ... on all four parts.
         seconds: Wall time of each training.
         data_digest: Of the population.
+        alike: (n_test,) bool, the test rows that are like the forget rows: attacks are judged on them.
     """
 
     task: Task
@@ -55,6 +64,7 @@ class Unit:
     outputs: Mapping[str, SplitOutputs]
     seconds: Mapping[str, float]
     data_digest: str
+    alike: NDArray[np.bool_]
 
     @property
     def references(self) -> tuple[SplitOutputs, ...]:
@@ -64,6 +74,10 @@ class Unit:
     def outputs_of(self, model: nn.Module) -> SplitOutputs:
         """A model's outputs on all four parts."""
         return SplitOutputs.of(model, self.splits, parts=PARTS, batch_size=1000)
+
+    def attacked(self, outputs: SplitOutputs) -> SplitOutputs:
+        """What attacks see: of the test rows those that are like the forget rows only (S6)."""
+        return outputs if self.alike.all() else replace(outputs, test=outputs.test.take(self.alike.nonzero()[0]))
 
     def training_seed(self, role: int) -> int:
         """Disjoint seeds: 0 … k + 2 for trainings, 100 and up for unlearning."""
@@ -98,61 +112,97 @@ def prepare_unit(
         DataError: Missing or damaged data or cache.
     """
     population = population if population is not None else task.population(data_dir)
-    splits = task.draw(population, seed).splits(population)
-    path = cache_path(task, seed, cache_dir, population)
+    notify = notify or (lambda _: None)
+    drawn = task.draw(population, seed, partial(_memorisation, task, seed, cache_dir, population, notify))
+    splits = drawn.splits(population)
+    path, original = (path(task, seed, cache_dir, population) for path in (cache_path, original_path))
+    if not original.is_file():
+        _train_original(original, task, seed, population, notify)
     if not path.is_file():
-        tensors, seconds = _train(task, seed, population, splits, notify or (lambda _: None))
-        write_trained(path, tensors, {"seconds": seconds})
-    return _load(path, task, seed, population, splits)
+        _train(path, task, seed, population, splits, notify)
+    return _load(path, original, task, seed, population, splits)
 
 
 def cache_path(task: Task, seed: int, cache_dir: str | Path, population: Population) -> Path:
     """The unit's file; another torch may round otherwise, so its version is part of the name."""
-    trained = {name: value for name, value in asdict(task).items() if name != "unlearn_batch"}
-    key = config_hash([CACHE_VERSION, trained, seed, population.digest, torch.__version__])
-    return Path(cache_dir) / f"unit-{seed}-{key[:16]}.safetensors"
+    return _path("unit", _NOT_UNLEARNED, task, seed, cache_dir, population)
+
+
+def original_path(task: Task, seed: int, cache_dir: str | Path, population: Population) -> Path:
+    """The file of the original's weights, the same whatever is to be forgotten."""
+    return _path("original", _NOT_IN_THE_ORIGINAL, task, seed, cache_dir, population)
+
+
+def _path(
+    kind: str, left_out: tuple[str, ...], task: Task, seed: int, cache_dir: str | Path, population: Population
+) -> Path:
+    facts = {name: value for name, value in asdict(task).items() if name not in left_out}
+    key = config_hash([CACHE_VERSION, kind, facts, seed, population.digest, torch.__version__])
+    return Path(cache_dir) / f"{kind}-{seed}-{key[:16]}.safetensors"
+
+
+def _train_original(path: Path, task: Task, seed: int, population: Population, notify: Callable[[str], None]) -> None:
+    model, seconds = _trained(task, seed, "original", population, _all_training_rows(task, seed, population), notify)
+    weights = {f"weights/{name}": value for name, value in model.state_dict().items()}
+    write_trained(path, weights, {"seconds": seconds})
 
 
 def _train(
-    task: Task, seed: int, population: Population, splits: Splits, notify: Callable[[str], None]
-) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """Weights of the original and logits of every model on every part."""
-    network, training = task.network(population), task.training()
+    path: Path, task: Task, seed: int, population: Population, splits: Splits, notify: Callable[[str], None]
+) -> None:
+    """Logits of every other model on every part."""
     tensors: dict[str, Tensor] = {}
     seconds = {}
-    for index, role in enumerate(roles(task)):
-        notify(f"unit {seed}: training {role}")
-        began = time.perf_counter()
-        rows = _all_training_rows(splits) if role == "original" else splits
-        model = training.unlearn(network, rows, seed=seed * _SEEDS_PER_UNIT + index).model
-        seconds[role] = time.perf_counter() - began
+    for role in roles(task)[1:]:
+        model, seconds[role] = _trained(task, seed, role, population, splits, notify)
         for part in PARTS:
             tensors[f"logits/{role}/{part}"] = predict(model, splits.rows(part), batch_size=1000)[0]
-        if role == "original":
-            tensors |= {f"weights/{name}": value for name, value in model.state_dict().items()}
-    return tensors, seconds
+    write_trained(path, tensors, {"seconds": seconds})
 
 
-def _all_training_rows(splits: Splits) -> Splits:
+def _trained(
+    task: Task, seed: int, role: str, population: Population, rows: Splits, notify: Callable[[str], None]
+) -> tuple[nn.Module, float]:
+    notify(f"unit {seed}: training {role}")
+    began = time.perf_counter()
+    number = seed * _SEEDS_PER_UNIT + roles(task).index(role)
+    model = task.training().unlearn(task.network(population), rows, seed=number).model
+    return model, time.perf_counter() - began
+
+
+def _all_training_rows(task: Task, seed: int, population: Population) -> Splits:
     """Training rows as "retain", all that training from scratch reads; the other parts are there to be legal."""
-    retain, forget = splits.rows("retain"), splits.rows("forget")
-    everything = torch.cat([retain.base_index(), forget.base_index()])
-    assert retain.tensors is not None
-    return Splits.from_indices(
-        retain.tensors,
-        retain=everything,
-        forget=splits.rows("validation").base_index(),
-        validation=splits.rows("test").base_index(),
-    )
+    train, rest = task.training_rows(population, seed)
+    data = (population.inputs, population.labels)
+    return Splits.from_indices(data, retain=train, forget=rest[:1], validation=rest[1:2])
 
 
-def _load(path: Path, task: Task, seed: int, population: Population, splits: Splits) -> Unit:
+def _memorisation(
+    task: Task, seed: int, cache_dir: str | Path, population: Population, notify: Callable[[str], None]
+) -> Tensor:
+    """(n,) 1 - p_y averaged over the epochs of the original's training, for each training row; cached."""
+    path = _path("memorisation", _NOT_IN_THE_ORIGINAL, task, seed, cache_dir, population)
+    if not path.is_file():
+        notify(f"unit {seed}: training the original once more to see what it memorises")
+        rows = _all_training_rows(task, seed, population)
+        watch = ConfidenceAlongTraining(rows.rows("retain"))
+        training = replace(task.training(), callbacks=(watch,))
+        training.unlearn(task.network(population), rows, seed=seed * _SEEDS_PER_UNIT)
+        write_trained(path, {"memorisation": 1.0 - watch.mean()}, {})
+    return read_trained(path)[0]["memorisation"]
+
+
+def _load(path: Path, original_file: Path, task: Task, seed: int, population: Population, splits: Splits) -> Unit:
+    weights, first = read_trained(original_file)
     tensors, facts = read_trained(path)
     original = task.network(population)
-    original.load_state_dict(weights_in(tensors))
+    original.load_state_dict(weights_in(weights))
     original.eval()
-    outputs = {role: _outputs(tensors, role, splits) for role in roles(task)}
-    return Unit(task, seed, splits, original, outputs, facts["seconds"], population.digest)
+    outputs = {role: _outputs(tensors, role, splits) for role in roles(task)[1:]}
+    outputs = {"original": SplitOutputs.of(original, splits, parts=PARTS, batch_size=1000), **outputs}
+    seconds = {"original": first["seconds"], **facts["seconds"]}
+    alike = task.alike(population, splits.rows("test").base_index()).numpy()
+    return Unit(task, seed, splits, original, outputs, seconds, population.digest, alike)
 
 
 def _outputs(tensors: Mapping[str, Tensor], role: str, splits: Splits) -> SplitOutputs:

@@ -45,14 +45,27 @@ from amu_fast.unlearn.checkpoint import (
     restore,
     restore_rng,
 )
+from amu_fast.unlearn.adversarial import Perturbation
 from amu_fast.unlearn.methods import (
+    Amun,
+    CfK,
+    EuK,
     FineTune,
+    FisherForgetting,
     GradientAscent,
     Influence,
+    L1Sparse,
+    Msg,
     NegGradPlus,
+    RandomLabels,
+    ReGUn,
     Retrain,
+    SalUn,
     ScoreMomentMatching,
+    Scrub,
+    SelectiveDampening,
     Stackelberg,
+    ZsPag,
 )
 from amu_fast.unlearn.objectives import GameObjective, Objective, UnlearningBatch
 from amu_fast.unlearn.optimise import Sgd
@@ -61,14 +74,27 @@ from amu_fast.unlearn.result import Result
 
 __all__ = [
     # methods
+    "Amun",
+    "CfK",
+    "EuK",
     "FineTune",
+    "FisherForgetting",
     "GradientAscent",
     "Influence",
+    "L1Sparse",
+    "Msg",
     "NegGradPlus",
+    "Perturbation",
+    "RandomLabels",
+    "ReGUn",
     "Retrain",
+    "SalUn",
     "ScoreMomentMatching",
-    "Stackelberg",
+    "Scrub",
+    "SelectiveDampening",
     "Sgd",
+    "Stackelberg",
+    "ZsPag",
     "unlearn",
     # the auditor
     "Auditor",

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from amu_fast.errors import DataError
 
-Schedule = Literal["cosine", "constant", "steps"]
-_SCHEDULES = ("cosine", "constant", "steps")
+Schedule = Literal["cosine", "constant", "steps", "linear", "restarts"]
+_SCHEDULES = ("cosine", "constant", "steps", "linear", "restarts")
+_CYCLES, _LOWEST = 5, 0.05  # warm restarts: 31 epochs as 1 + 2 + 4 + 8 + 16, from .1 to .005
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,11 @@ class Sgd:
 
     With q = used / budget at the start of a step, the learning rate is lr · w(q) · f(q):
 
-        f(q) = (1 + cos πq)/2  "cosine";   1  "constant";   .1^([q ≥ 1/2] + [q ≥ 3/4])  "steps"
+        f(q) = (1 + cos πq)/2  "cosine";   1  "constant";   .1^([q ≥ 1/2] + [q ≥ 3/4])  "steps";
+               min(1, (1 − q)/(1 − warmup))  "linear";   .05 + .95 (1 + cos πc)/2  "restarts"
         w(q) = min(1, (q + u)/warmup),  u = the step's own share of the budget; 1 without warm-up
+
+    where c is the share done of the current one of five cycles, each twice as long as the one before.
 
     Args:
         lr: Largest learning rate, > 0.
@@ -68,6 +72,13 @@ class Sgd:
             return 0.5 * (1.0 + math.cos(math.pi * progress))
         if self.schedule == "steps":
             return 0.1 ** ((progress >= 0.5) + (progress >= 0.75))
+        if self.schedule == "linear":
+            return min(1.0, (1.0 - progress) / (1.0 - self.warmup))
+        if self.schedule == "restarts":
+            done = progress * (2**_CYCLES - 1)  # in lengths of the first cycle; cycle k begins at 2^k - 1
+            cycle = min(_CYCLES - 1, int(math.log2(done + 1.0)))
+            share = min(1.0, (done + 1.0) / 2**cycle - 1.0)
+            return _LOWEST + (1.0 - _LOWEST) * 0.5 * (1.0 + math.cos(math.pi * share))
         return 1.0
 
 

@@ -12,9 +12,21 @@ from torch import Tensor
 from amu_fast.errors import DataError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from amu_fast.rows import Rows
 
-__all__ = ["BatchStream", "Fetches", "Joined", "ShuffledIndices", "generator", "relabel"]
+__all__ = [
+    "BatchStream",
+    "Fetches",
+    "Joined",
+    "Redrawn",
+    "Relabelled",
+    "ShuffledIndices",
+    "any_label",
+    "generator",
+    "relabel",
+]
 
 
 class Fetches(Protocol):
@@ -101,10 +113,10 @@ class BatchStream:
 
 
 class Joined:
-    """Rows of two parts as one; the second part's labels are replaced by the given ones."""
+    """Rows of two parts as one, those of the first in front."""
 
-    def __init__(self, first: Rows, second: Rows, second_labels: Tensor) -> None:
-        self._first, self._second, self._labels = first, second, second_labels
+    def __init__(self, first: Fetches, second: Fetches) -> None:
+        self._first, self._second = first, second
 
     def __len__(self) -> int:
         return len(self._first) + len(self._second)
@@ -115,12 +127,40 @@ class Joined:
         mine, other = indices[indices < cut], indices[indices >= cut] - cut
         if len(other) == 0:
             return self._first.fetch(mine)
-        inputs, _ = self._second.fetch(other)
-        labels = self._labels[other].to(inputs.device)
         if len(mine) == 0:
-            return inputs, labels
-        first_inputs, first_labels = self._first.fetch(mine)
-        return torch.cat([first_inputs, inputs]), torch.cat([first_labels, labels])
+            return self._second.fetch(other)
+        (inputs, labels), (more_inputs, more_labels) = self._first.fetch(mine), self._second.fetch(other)
+        return torch.cat([inputs, more_inputs]), torch.cat([labels, more_labels.to(labels.device)])
+
+
+class Relabelled:
+    """Rows under other labels (n,)."""
+
+    def __init__(self, rows: Rows, labels: Tensor) -> None:
+        self._rows, self._labels = rows, labels
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def fetch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Inputs as they are, labels as given."""
+        inputs, _ = self._rows.fetch(indices)
+        return inputs, self._labels[indices].to(inputs.device)
+
+
+class Redrawn:
+    """Rows whose labels are drawn anew at each access, as `draw(true labels)` says."""
+
+    def __init__(self, rows: Rows, draw: Callable[[Tensor], Tensor]) -> None:
+        self._rows, self._draw = rows, draw
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def fetch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Inputs as they are, fresh labels."""
+        inputs, labels = self._rows.fetch(indices)
+        return inputs, self._draw(labels).to(inputs.device)
 
 
 def relabel(labels: Tensor, classes: int, rng: torch.Generator) -> Tensor:
@@ -132,3 +172,8 @@ def relabel(labels: Tensor, classes: int, rng: torch.Generator) -> Tensor:
         raise DataError(f"random labels need at least 2 classes, the model has {classes} outputs")
     shift = torch.randint(1, classes, labels.shape, generator=rng)
     return (labels.cpu() + shift) % classes
+
+
+def any_label(labels: Tensor, classes: int, rng: torch.Generator) -> Tensor:
+    """(n,) labels drawn uniformly over all classes, the true one included."""
+    return torch.randint(0, classes, labels.shape, generator=rng)

@@ -92,7 +92,7 @@ class Run:
 
     def loss(self, stream: BatchStream) -> Tensor:
         """Mean cross-entropy of the next batch in the model's current (train) mode; charges its rows."""
-        inputs, labels = self._draw(stream)
+        inputs, labels = self.draw(stream)
         self.meter.add(len(labels))
         return functional.cross_entropy(class_logits(self.model(inputs), len(labels)), labels)
 
@@ -111,7 +111,11 @@ class Run:
             rows = min(len(self.splits.rows("retain")), _REFRESH_SHARE * self.meter.budget / FORWARD_SHARE)
             batches = max(1, round(rows / stream.batch_size))
             self.meter.add(batches * stream.batch_size, backward=False)
-            self._finish = lambda: refresh_statistics(self.model, lambda: self._draw(stream)[0], batches)
+            self.at_end(lambda: refresh_statistics(self.model, lambda: self.draw(stream)[0], batches))
+
+    def at_end(self, action: Callable[[], None]) -> None:
+        """Do this to the model when the steps are over, in place of what was to be done before."""
+        self._finish = action
 
     def update(self, gradient: Callable[[], Values], optimiser: Optimiser | None = None) -> Values:
         """One optimiser step on the gradients that `gradient()` leaves in `.grad`; returns what it returned."""
@@ -153,7 +157,8 @@ class Run:
         report = Report(MethodRecord.of(recipe), self.seed, history, cost, Provenance.collect(recipe))
         return Result(self.model, report)
 
-    def _draw(self, stream: BatchStream) -> tuple[Tensor, Tensor]:
+    def draw(self, stream: BatchStream) -> tuple[Tensor, Tensor]:
+        """The next batch, augmented; charges nothing."""
         inputs, labels = stream.next()
         if self.recipe.augment is not None:
             inputs = self.recipe.augment(inputs, self._augment_rng)

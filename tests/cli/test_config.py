@@ -57,7 +57,7 @@ def test_defaults_are_the_methods_own():
     assert build_method({"name": "stackelberg", "auditor": {"follower": "logistic"}}).auditor.follower.l2 == 1e-2
 
 
-@pytest.mark.parametrize("name", list(config_module._METHODS))
+@pytest.mark.parametrize("name", list(config_module.named_methods()))
 def test_every_method_can_be_configured(name):
     method = build_method({"name": name, "epochs": 3, "batch_size": 32})
     assert method.epochs == 3

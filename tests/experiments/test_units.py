@@ -13,7 +13,7 @@ from amu_fast.experiments.evaluate import HEADLINE, Controls, headline, panel
 from amu_fast.experiments.models import SmallCnn
 from amu_fast.experiments.runs import run_method
 from amu_fast.experiments.tasks import Task
-from amu_fast.experiments.units import cache_path, prepare_unit, roles
+from amu_fast.experiments.units import cache_path, original_path, prepare_unit, roles
 from amu_fast.unlearn.methods import FineTune
 from amu_fast.unlearn.optimise import Sgd
 
@@ -84,14 +84,14 @@ def test_a_damaged_cache_is_named(tiny_task, unit, population, cache, tmp_path):
         prepare_unit(tiny_task, 3, tmp_path, population=population)
 
 
-def test_interrupted_training_leaves_no_file(tiny_task, population, tmp_path):
+def test_interrupted_training_leaves_what_is_whole_and_nothing_else(tiny_task, population, tmp_path):
     def stop(message):
         if "floor" in message:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         prepare_unit(tiny_task, 5, tmp_path, population=population, notify=stop)
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [original_path(tiny_task, 5, tmp_path, population)]
 
 
 def test_a_run_is_judged_against_retrain_and_repeats_bitwise(unit):

@@ -47,7 +47,7 @@ def test_a_step_equals_torchs_sgd_with_clipping():
         ({"lr": float("nan")}, "got nan"),
         ({"lr": 0.1, "momentum": 1.0}, "momentum must lie in"),
         ({"lr": 0.1, "weight_decay": -1.0}, "weight_decay must be >= 0, got -1.0"),
-        ({"lr": 0.1, "schedule": "linear"}, "got 'linear'"),
+        ({"lr": 0.1, "schedule": "square"}, "got 'square'"),
         ({"lr": 0.1, "warmup": 1.0}, "warmup is a share"),
         ({"lr": 0.1, "clip": 0.0}, "clip must be > 0, got 0.0; use None"),
     ],

@@ -5,7 +5,7 @@ import torch
 
 from amu_fast.errors import DataError
 from amu_fast.rows import Rows
-from amu_fast.unlearn.streams import BatchStream, Joined, generator, relabel
+from amu_fast.unlearn.streams import BatchStream, Joined, Relabelled, generator, relabel
 
 CPU = torch.device("cpu")
 
@@ -53,7 +53,7 @@ def test_order_depends_on_seed_and_name_only():
 
 
 def test_joined_rows_keep_their_inputs_with_the_new_labels():
-    joined = Joined(rows(4), rows(3, start=10), torch.tensor([7, 8, 9]))
+    joined = Joined(rows(4), Relabelled(rows(3, start=10), torch.tensor([7, 8, 9])))
     assert len(joined) == 7
     inputs, labels = joined.fetch(torch.tensor([5, 0, 4, 3]))
     pairs = dict(zip(inputs[:, 0].tolist(), labels.tolist(), strict=True))

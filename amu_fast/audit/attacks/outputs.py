@@ -70,6 +70,15 @@ class Outputs:
     def __len__(self) -> int:
         return len(self.scores)
 
+    def take(self, rows: NDArray[np.int64]) -> Outputs:
+        """The rows at these positions (k,)."""
+        return Outputs(
+            self.scores[rows],
+            None if self.loss is None else self.loss[rows],
+            None if self.phi is None else self.phi[rows],
+            None if self.correct is None else self.correct[rows],
+        )
+
     def require(self, field: str) -> Array:
         """`loss` or `phi`, or a DataError where raw score matrices have neither."""
         values = getattr(self, field)

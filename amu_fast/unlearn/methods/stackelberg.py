@@ -14,7 +14,7 @@ from amu_fast.unlearn.auditing import AuditRows
 from amu_fast.unlearn.batch_norm import latest_statistics
 from amu_fast.unlearn.game import Game, Leader
 from amu_fast.unlearn.optimise import Optimiser, Sgd
-from amu_fast.unlearn.streams import BatchStream, Joined, generator, relabel
+from amu_fast.unlearn.streams import BatchStream, Joined, Relabelled, generator, relabel
 from amu_fast.unlearn.training import Augment, Run, Values
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ class Stackelberg:
             return run.stream("retain", retain)
         forget = run.rows("forget")
         labels = relabel(forget.labels(), run.classes, generator(run.seed, "random_labels"))
-        return run.stream("retain", Joined(retain, forget, labels))
+        return run.stream("retain", Joined(retain, Relabelled(forget, labels)))
 
     def _joint_gradient(self, run: Run, base: BatchStream, game: Game) -> Values:
         """Retain batch first: the game then freezes the batch-norm statistics of that batch."""

@@ -1,0 +1,1 @@
+"""Every method at equal budgets and equal tuning, on forget sets of several kinds."""

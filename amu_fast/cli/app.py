@@ -95,6 +95,45 @@ def unlearn(
 
 
 @app.command()
+def compare(
+    data: Annotated[str | None, typer.Option(help="Data set, see `amu-fast data list`; default fashion-mnist.")] = None,
+    data_dir: DataDir = None,
+    methods: Annotated[list[str] | None, typer.Option("--method", help="Row, again for more; default all.")] = None,
+    forget: Annotated[
+        list[str] | None,
+        typer.Option(help="random:.02, class:6:.5, memorised:.02 or mislabelled:.02, again for more."),
+    ] = None,
+    budget: Annotated[
+        list[float] | None, typer.Option(help="Share of retraining's gradient samples, again for more.")
+    ] = None,
+    units: Annotated[int | None, typer.Option(min=2, help="Judged units.")] = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="Configurations of each search.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Ten minutes: fewer rows, units and configurations.")] = False,
+    summarise: Annotated[bool, typer.Option("--summarise", help="Only aggregate the records in --out.")] = False,
+    jobs: Annotated[int, typer.Option(help="Worker processes, one thread each.")] = 2,
+    out: Out = Path("out/compare"),
+    json: Json = False,
+) -> None:
+    """Compare methods with retraining at equal budgets and equal tuning; stop and start again at will."""
+    from amu_fast.cli.compare import run_compare
+
+    run_compare(
+        data=data,
+        data_dir=data_dir,
+        methods=methods or [],
+        forget_sets=forget or [],
+        shares=budget or [],
+        units=units,
+        trials=trials,
+        small=quick,
+        summarise_only=summarise,
+        jobs=jobs,
+        out=out,
+        as_json=json,
+    )
+
+
+@app.command()
 def audit(
     members: Annotated[Path, typer.Option(help="Scores (n,) or logits (n, C) of member rows, .npy or .csv.")],
     nonmembers: Annotated[Path, typer.Option(help="The same of rows that the model never saw.")],

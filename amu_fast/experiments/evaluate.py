@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from amu_fast.audit.attacks import CalibratedLoss, LinearSvmAttack, LossThreshold, PaperAttack, SplitOutputs
@@ -17,16 +17,20 @@ CONTROL_LOWER_BOUND = 0.55
 CONTROL_MARGIN = 0.05
 
 Figures = Mapping[str, float]
+View = Callable[[SplitOutputs], SplitOutputs]
 
 
-def headline(outputs: SplitOutputs, references: Sequence[SplitOutputs]) -> dict[str, float]:
+def headline(
+    outputs: SplitOutputs, references: Sequence[SplitOutputs], attacked: View = lambda outputs: outputs
+) -> dict[str, float]:
     """The headline metrics, as fractions.
 
     Args:
         outputs: Of the judged model on all four parts.
         references: Of models trained without the forget rows, none of them the retrained model of the comparison.
+        attacked: What an attack sees of a model's outputs: of the test rows those that are like the forget rows (S6).
     """
-    members, nonmembers = calibrated_scores(outputs, references)
+    members, nonmembers = calibrated_scores(attacked(outputs), [attacked(reference) for reference in references])
     accuracies = (_accuracy(outputs.require(part)) for part in ("retain", "forget", "test"))
     return dict(zip(HEADLINE, (*accuracies, auc(members, nonmembers)), strict=True))
 

@@ -65,13 +65,14 @@ class UnitRecord:
     @staticmethod
     def of(unit: Unit) -> UnitRecord:
         """Measure the unit's own models."""
-        controls = Controls.of(unit.outputs, unit.references)
+        seen = {name: unit.attacked(unit.outputs[name]) for name in REFERENCES}
+        controls = Controls.of(seen, [unit.attacked(reference) for reference in unit.references])
         return UnitRecord(
             unit=unit.seed,
             task=plain(unit.task),
             data_digest=unit.data_digest,
-            headline={name: headline(unit.outputs[name], unit.references) for name in REFERENCES},
-            panel={name: panel(unit.outputs[name]) for name in REFERENCES},
+            headline={name: headline(unit.outputs[name], unit.references, unit.attacked) for name in REFERENCES},
+            panel={name: panel(seen[name]) for name in REFERENCES},
             positive_control=controls.positive,
             negative_control=controls.negative,
             controls_passed=controls.passed,

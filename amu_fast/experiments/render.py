@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from amu_fast.audit.intervals import Interval
     from amu_fast.experiments.aggregate import Comparison, Row
     from amu_fast.experiments.summary import Summary
+    from amu_fast.report.provenance import Provenance
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def markdown(summary: Summary, words: Words | None = None) -> str:
     """The whole document; by default in the words of the table of classifiers."""
     w = CLASSIFIERS if words is None else words
     parts = [w.header(summary), *(_budget(summary, share, w) for share in summary.shares), _controls(summary, w)]
-    return "\n\n".join([*parts, _search(summary, w), _provenance(summary, w)]) + "\n"
+    return "\n\n".join([*parts, _search(summary, w), provenance_line(summary.provenance, w.command)]) + "\n"
 
 
 def figure(summary: Summary, words: Words | None = None) -> bytes:
@@ -73,37 +74,38 @@ def _budget(summary: Summary, share: float, w: Words) -> str:
     body = [
         [
             w.titles[r.name],
-            *(_metric(r, m) for m in w.heads),
+            *(metric_cell(r, m) for m in w.heads),
             f"{r.attained_margin:.1f}",
-            _interval(r.gap, sign=""),
-            "" if r.gap_minus_floor is None else _interval(r.gap_minus_floor),
+            interval(r.gap, sign=""),
+            "" if r.gap_minus_floor is None else interval(r.gap_minus_floor),
             f"{r.collapses}/{len(r.units)}",
             "" if r.used is None else f"{100 * r.used:.1f} %",
             "" if r.seconds is None else f"{r.seconds:.1f}",
         ]
         for r in rows
     ]
-    panel = [[w.titles[r.name], *(_plain(r.panel[k]) for k in w.panel)] for r in rows]
+    panel = [[w.titles[r.name], *(plain_number(r.panel[k]) for k in w.panel)] for r in rows]
     pairs = [_pair(c, w) for c in summary.comparisons if c.share == share]
     return "\n\n".join(
         [
             f"## Budget {100 * share:g} % of retraining",
-            _grid(heads, body),
+            grid(heads, body),
             "Gap of the first minus gap of the second, points, paired by unit; below 0 the first is better:",
-            _grid(["first", "second", "difference, 95 % t-interval", "sign-flip p"], pairs),
+            grid(["first", "second", "difference, 95 % t-interval", "sign-flip p"], pairs),
             _outcome([c for c in summary.comparisons if c.share == share], w),
             w.panel_note,
-            _grid(["", *w.panel.values()], panel),
+            grid(["", *w.panel.values()], panel),
         ]
     )
 
 
-def _plain(value: float) -> str:
+def plain_number(value: float) -> str:
+    """Three digits, or a dash where there is no value."""
     return "–" if math.isnan(value) else f"{value:.3f}"
 
 
 def _pair(c: Comparison, w: Words) -> list[str]:
-    return [w.titles[c.first], w.titles[c.second], _interval(c.difference, 2), "" if c.p is None else f"{c.p:.3f}"]
+    return [w.titles[c.first], w.titles[c.second], interval(c.difference, 2), "" if c.p is None else f"{c.p:.3f}"]
 
 
 def _outcome(comparisons: Sequence[Comparison], w: Words) -> str:
@@ -120,7 +122,7 @@ def _controls(summary: Summary, w: Words) -> str:
         [
             str(c.unit),
             f"{c.positive.value:.3f} (≥ {c.positive.low:.3f})",
-            _interval(c.negative.scaled(100.0)),
+            interval(c.negative.scaled(100.0)),
             "yes" if c.passed else "no",
         ]
         for c in summary.controls
@@ -128,11 +130,11 @@ def _controls(summary: Summary, w: Words) -> str:
     heads = ["unit", f"original: {w.control} (95 % lower bound)", "floor − retrain, 90 %", "passed"]
     text = (
         f"Over the {len(summary.units)} judged units: {w.control} of the original "
-        f"{_interval(summary.positive_control, 3, '')} (95 %), another retrain minus retrain in points "
-        f"{_interval(summary.negative_control.scaled(100.0))} (90 %). Per unit, passed: lower bound ≥ .55, and another "
+        f"{interval(summary.positive_control, 3, '')} (95 %), another retrain minus retrain in points "
+        f"{interval(summary.negative_control.scaled(100.0))} (90 %). Per unit, passed: lower bound ≥ .55, and another "
         f"retrain equivalent to the first within 5 points by its own rows; {w.controls_note(summary)}"
     )
-    return "\n\n".join(["## Controls", text, _grid(heads, body)])
+    return "\n\n".join(["## Controls", text, grid(heads, body)])
 
 
 def _search(summary: Summary, w: Words) -> str:
@@ -140,7 +142,7 @@ def _search(summary: Summary, w: Words) -> str:
         [
             w.titles[s.family],
             f"{100 * s.share:g} %",
-            _parameters(s.best.parameters),
+            parameters_text(s.best.parameters),
             f"{s.best.gap:.2f}",
             str(len(s.trials)),
             str(sum(t.collapses > 0 for t in s.trials)),
@@ -153,29 +155,33 @@ def _search(summary: Summary, w: Words) -> str:
         f"{' and '.join(map(str, summary.tuning_units))} by the gap to those units' own retrained models: a grid of 8, "
         f"then fours around the best. {w.search_note} None of these units is judged. Every trial is in the JSON."
     )
-    return "\n\n".join(["## Chosen hyper-parameters", text, _grid(heads, body)])
+    return "\n\n".join(["## Chosen hyper-parameters", text, grid(heads, body)])
 
 
-def _provenance(summary: Summary, w: Words) -> str:
-    p = summary.provenance
+def provenance_line(p: Provenance, command: str) -> str:
+    """How the document came about, in one line."""
     versions = ", ".join(f"{k} {v}" for k, v in p.versions.items())
-    return f"Made by `{w.command}` · {versions} · commit {p.commit} · {p.platform}"
+    return f"Made by `{command}` · {versions} · commit {p.commit} · {p.platform}"
 
 
-def _metric(row: Row, metric: str) -> str:
-    return _interval(row.differences[metric]) + (" ✓" if row.holds[metric] else "")
+def metric_cell(row: Row, metric: str) -> str:
+    """A signed difference with its interval, marked where it is equivalent to retrain."""
+    return interval(row.differences[metric]) + (" ✓" if row.holds[metric] else "")
 
 
-def _interval(i: Interval, digits: int = 1, sign: str = "+") -> str:
+def interval(i: Interval, digits: int = 1, sign: str = "+") -> str:
+    """Value and interval."""
     value, low, high = (f"{x:{sign}.{digits}f}" for x in (i.value, i.low, i.high))
     return f"{value} [{low}, {high}]".replace("-", "−")
 
 
-def _parameters(parameters: Mapping[str, float]) -> str:
+def parameters_text(parameters: Mapping[str, float]) -> str:
+    """Names and values."""
     return ", ".join(f"{name} {value:.3g}" for name, value in parameters.items())
 
 
-def _grid(heads: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+def grid(heads: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
     lines = ["| " + " | ".join(cells) + " |" for cells in (heads, ["---"] * len(heads), *body)]
     return "\n".join(lines)
 
@@ -183,7 +189,7 @@ def _grid(heads: Sequence[str], body: Sequence[Sequence[str]]) -> str:
 def _header(summary: Summary) -> str:
     t = summary.task
     noise = f"{100 * t['noise']:g} % of all labels replaced at random" if t["noise"] else "no label noise"
-    margins = ", ".join(f"{_HEADS[k]} {v:.1f}" for k, v in summary.margins.items())
+    margins = ", ".join(f"{HEADS[k]} {v:.1f}" for k, v in summary.margins.items())
     return (
         f"# Methods at equal budgets: {t['data']}, {t['train']:,} training rows, {t['forget']} forgotten, {noise}\n\n"
         f"{len(summary.units)} judged units (split, forget draw, training seed), {len(summary.tuning_units)} other "
@@ -196,7 +202,7 @@ def _header(summary: Summary) -> str:
     )
 
 
-_HEADS = {"retain_accuracy": "retain", "forget_accuracy": "forget", "test_accuracy": "test", "attack_auc": "attack AUC"}
+HEADS = {"retain_accuracy": "retain", "forget_accuracy": "forget", "test_accuracy": "test", "attack_auc": "attack AUC"}
 REFERENCE_TITLES = {"original": "original (nothing done)", "floor": "another retrain (floor)"}
 CLASSIFIERS = Words(
     titles={
@@ -204,7 +210,7 @@ CLASSIFIERS = Words(
         **{family.name: family.title for family in FAMILIES},
         **{name: title for name, (title, _) in ABLATION.items()},
     },
-    heads=_HEADS,
+    heads=HEADS,
     panel={
         "paper_accuracy": "paper's attack, accuracy",
         "paper_auc": "its AUC",

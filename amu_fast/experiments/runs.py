@@ -81,7 +81,13 @@ class MethodRun:
 
 
 def run_method(
-    unit: Unit, method: Method, *, parameters: Mapping[str, float] | None = None, repeat: int = 0, full: bool = True
+    unit: Unit,
+    method: Method,
+    *,
+    parameters: Mapping[str, float] | None = None,
+    repeat: int = 0,
+    full: bool = True,
+    tuning: bool = False,
 ) -> MethodRun:
     """Run a method on a unit and judge what it left.
 
@@ -93,6 +99,7 @@ def run_method(
         parameters: Noted in the record.
         repeat: Number of the unlearning seed.
         full: Measure the panel too.
+        tuning: Judge by V_tune instead of the test rows, which selection may not see (S16).
     """
     seed = unit.training_seed(UNLEARNING_ROLE + repeat)
     began = time.perf_counter()
@@ -109,20 +116,23 @@ def run_method(
         seed=seed,
         method=MethodRecord.of(method),
         parameters=dict(parameters or {}),
-        panel=panel(outputs) if full else {},
+        panel=panel(unit.attacked(outputs)) if full else {},
         diverged=diverged,
         seconds=seconds,
         gradient_samples=0.0 if cost is None else cost.gradient_samples,
         budget=0.0 if cost is None else cost.budget,
         fingerprint=fingerprint(unit, method, seed, full),
-        **_judged(unit, outputs),
+        **_judged(unit, outputs, tuning),
     )
     return MethodRun(record, result, outputs)
 
 
-def _judged(unit: Unit, outputs: SplitOutputs) -> dict[str, Any]:
+def _judged(unit: Unit, outputs: SplitOutputs, tuning: bool) -> dict[str, Any]:
     """The fields of a record that compare a model with retrain."""
-    figures, retrain = (headline(o, unit.references) for o in (outputs, unit.outputs["retrain"]))
+    judged = [outputs, unit.outputs["retrain"], *unit.references]
+    mine, other, *references = [unit.tuning(o) for o in judged] if tuning else judged
+    view = (lambda o: o) if tuning else unit.attacked
+    figures, retrain = (headline(o, references, view) for o in (mine, other))
     difference = differences(figures, retrain)
     return {
         "headline": figures,

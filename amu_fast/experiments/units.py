@@ -79,6 +79,12 @@ class Unit:
         """What attacks see: of the test rows those that are like the forget rows only (S6)."""
         return outputs if self.alike.all() else replace(outputs, test=outputs.test.take(self.alike.nonzero()[0]))
 
+    def tuning(self, outputs: SplitOutputs) -> SplitOutputs:
+        """V_tune, the half of the validation rows that no method reads, in place of the test rows (S16)."""
+        validation = self.splits.rows("validation").base_index()
+        chosen = torch.isin(validation, self.splits.split_validation()[1].base_index()).nonzero().flatten().numpy()
+        return replace(outputs, test=outputs.require("validation").take(chosen))
+
     def training_seed(self, role: int) -> int:
         """Disjoint seeds: 0 … k + 2 for trainings, 100 and up for unlearning."""
         return self.seed * _SEEDS_PER_UNIT + role

@@ -34,6 +34,7 @@ from amu_fast.audit import (
 )
 from amu_fast.followers import HuberisedHinge, Logistic, NeuralFollower, SquaredHinge
 from amu_fast.splits import Splits
+from amu_fast.unlearn.adversarial import Perturbation
 from amu_fast.unlearn.api import audit, unlearn
 from amu_fast.unlearn.callbacks import Callback, StepState
 from amu_fast.unlearn.checkpoint import (
@@ -45,7 +46,6 @@ from amu_fast.unlearn.checkpoint import (
     restore,
     restore_rng,
 )
-from amu_fast.unlearn.adversarial import Perturbation
 from amu_fast.unlearn.methods import (
     Amun,
     CfK,

@@ -14,8 +14,8 @@ from amu_fast.audit.attacks import (
     Outputs,
     PaperAttack,
     Rmia,
-    ShadowScores,
     Shadows,
+    ShadowScores,
     SplitOutputs,
     ULira,
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -286,13 +285,14 @@ def test_a_dask_cluster_makes_the_files_of_one_process(fleet, tmp_path):
     distributed = pytest.importorskip("distributed", reason="needs the extra 'cluster'")
     specs = lira_specs(range(60), 8)
     alone = fleet.run(specs)
-    os.environ.setdefault("DASK_DISTRIBUTED__ADMIN__LOG_LENGTH", "0")
     settings = {"processes": True, "n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
     with distributed.LocalCluster(**settings) as cluster, distributed.Client(cluster) as client:
-        with joblib.parallel_config("dask"):
+        with distributed.get_task_stream(client) as stream, joblib.parallel_config("dask"):
             together = replace(fleet, directory=tmp_path / "cluster").run(specs)
-        done = {worker: len(keys) for worker, keys in client.has_what().items()}
-        assert len(client.scheduler_info()["workers"]) == 2
-        assert len(done) == 2
+        workers = set(client.scheduler_info()["workers"])
+    done = [task["worker"] for task in stream.data if "make" in task["key"]]
+    assert len(done) == 8
+    assert set(done) == workers
+    assert len(workers) == 2
     for first, second in zip(alone, together, strict=True):
         assert first.path.read_bytes() == second.path.read_bytes()

@@ -38,12 +38,14 @@ def fit(model, inputs, labels, steps=300, lr=0.05):
 
 
 def test_a_model_that_never_saw_the_noise_gives_standard_normals():
-    poisons = GaussianPoison().plant(*rows(1500, 20), seed=3)
-    result = GaussianPoison().run(network(20), poisons)
-    assert kstest(result.statistic, "norm").pvalue > 0.01
-    assert result.statistic.std() == pytest.approx(1.0, abs=0.06)
-    assert result.p > 0.01
-    assert result.tpr.contains(0.01)
+    """Over 20 plantings: statistics N(0, 1), p uniform, caught rows 1 %."""
+    model, attack = network(20), GaussianPoison()
+    results = [attack.run(model, attack.plant(*rows(600, 20), seed=seed)) for seed in range(100, 120)]
+    everything = np.concatenate([r.statistic for r in results])
+    assert kstest(everything, "norm").pvalue > 0.01
+    assert everything.std() == pytest.approx(1.0, abs=0.02)
+    assert kstest([r.p for r in results], "uniform").pvalue > 0.01
+    assert np.mean([r.tpr.value for r in results]) == pytest.approx(0.01, abs=0.003)
 
 
 def test_the_statistic_of_a_linear_model_is_exact():
@@ -65,17 +67,17 @@ def test_the_statistic_of_a_linear_model_is_exact():
 
 def test_a_model_that_learned_the_poisons_is_caught_until_it_is_retrained_without():
     """Its loss falls towards x0 + xi, so the statistic is negative; fresh noise at the same rows shows nothing."""
-    inputs, labels = rows(100, 200)
+    inputs, labels = rows(40, 1000)
     poisons = GaussianPoison().plant(inputs, labels, seed=2)
-    model = fit(network(200), poisons.poisoned, labels)
+    model = fit(network(1000), poisons.poisoned, labels, steps=50)
     learned = GaussianPoison().run(model, poisons)
-    assert learned.z < -4
-    assert learned.p < 1e-4
-    assert learned.tpr.low > 0.01
+    assert learned.z < -8
+    assert learned.p < 1e-10
+    assert learned.tpr.low > 0.2
     fresh = GaussianPoison().plant(inputs, labels, seed=99)
     assert GaussianPoison().run(model, fresh).p > 0.01
-    others = rows(100, 200, seed=5)
-    assert GaussianPoison().run(fit(network(200), *others), poisons).p > 0.01
+    retrained = fit(network(1000), *rows(40, 1000, seed=5), steps=50)
+    assert GaussianPoison().run(retrained, poisons).p > 0.01
 
 
 def test_noise_is_planted_by_seed_and_left_unclipped():
@@ -123,7 +125,7 @@ def splits():
 def test_relearn_time_is_the_first_epoch_of_a_hand_run_loop(splits):
     """Whole-set batches, so that the order of rows plays no part."""
     inputs, labels = splits.rows("forget").fetch(torch.arange(20))
-    original = fit(network(10, 3), inputs, labels, steps=40)
+    original = fit(network(10, 3), inputs, labels, steps=15)
     attack = RelearnTime(mean_loss(original, splits), lr=0.1, batch_size=100, momentum=0.5)
     start = network(10, 3, seed=1)
     result = attack.run(start, splits)
@@ -138,7 +140,7 @@ def test_relearn_time_is_the_first_epoch_of_a_hand_run_loop(splits):
     np.testing.assert_allclose(result.losses, losses[: len(result.losses)], rtol=1e-5)
     first = next((m for m, loss in enumerate(losses) if loss <= 1.05 * attack.original_loss), None)
     assert result.epochs == first
-    assert first is None or 1 <= first
+    assert 5 < first < 30
     assert result.name == "relearn time (forget rows, lr 0.1, batch 100)"
 
 

@@ -163,7 +163,7 @@ def test_min_k_attacks_on_batches(attack):
     np.testing.assert_allclose(whole.member_scores, expected, rtol=1e-3)
     assert attack.run((token_outputs(rng, 50, 0.0), others)).auc.contains(0.5)
     ids = np.arange(50) // 5, np.arange(60) // 5
-    assert attack.run((members, others), clusters=ids).auc.method.startswith("cluster DeLong")
+    assert attack.run((token_outputs(rng, 50, 0.5), others), clusters=ids).auc.method.startswith("cluster DeLong")
 
 
 def answers(rights, end=6):

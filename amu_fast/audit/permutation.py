@@ -51,7 +51,8 @@ def permutation_test(
     """One-sided p of `statistic(members, nonmembers)` against random membership with the sides' sizes kept.
 
     The whole pipeline belongs inside `statistic`: fits, folds, choice of direction. With clusters whole persons change
-    sides, as many as were members; a pipeline that folds by person gets the ids as a column of its rows.
+    sides, as many as were members; a pipeline that folds by person gets the ids as a column of its rows. Attacks that
+    take score arrays are pipelines too: `lambda a, b: PaperAttack().run((a, b)).auc.value`.
 
     Args:
         statistic: of (m, ...) member and (n, ...) non-member rows; larger = more revealed.

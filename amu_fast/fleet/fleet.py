@@ -49,7 +49,9 @@ class Fleet:
 
     A model's file is named by the hash of everything that determines it: template (architecture and weights: seed its
     construction), both methods' options, data, rows, seed, version of torch. A file that is there is checked and read,
-    so a stopped run goes on where it stopped; a damaged one is refused. Options that are functions enter by name only.
+    so a stopped run goes on where it stopped; a damaged one is refused. Options that are functions enter by name only,
+    and of data that are not tensors the class, row numbers and labels: give another directory where those do not tell
+    two fleets apart. The number of threads is not part of the name, though the last bits may depend on it.
 
     Work goes through joblib: `jobs` processes here, or, inside `joblib.parallel_config("dask")`, the workers of a Dask
     cluster, which then need `directory` on a file system that all of them and this process share.

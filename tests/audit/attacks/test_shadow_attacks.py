@@ -209,17 +209,17 @@ def test_rmia_online_averages_both_worlds_alike():
     phi = np.array([[0.0], [0.0], [0.0], [4.0]])
     inside = np.array([[False], [False], [False], [True]])
     z = ShadowScores(np.zeros((4, 3)), np.zeros((4, 3), bool))
-    shadows = Shadows(ShadowScores(phi, inside), ShadowScores(phi, inside), z)
     prior = (p_of(0.0) + p_of(4.0)) / 2
-    # ratio(z) = 1, 1.2, 1.8; the row's own ratio is p/prior
-    log_odds = [np.log(p / (1 - p)) for p in (0.5, 0.6, 0.9)]
+    # ratio(z) = 1, 1.5, 1.8 and the row's own .993/.741 = 1.34; with a quarter of the weight it would be 1.6
+    log_odds = [np.log(p / (1 - p)) for p in (0.5, 0.75, 0.9)]
     target = 5.0
     expected = np.mean([p_of(target) / prior / (p_of(o) / 0.5) > 1.0 for o in log_odds])
+    quarter = (3 * p_of(0.0) + p_of(4.0)) / 4
+    assert expected == 1 / 3 != np.mean([p_of(target) / quarter / (p_of(o) / 0.5) > 1.0 for o in log_odds])
     side = outputs_of(np.array([target, target]))
     twice = Shadows(*(ShadowScores(np.tile(phi, 2), np.tile(inside, 2)),) * 2, z)
     split = SplitOutputs(side, side, validation=outputs_of(np.array(log_odds)))
     assert Rmia(twice, online=True, gamma=1.0).run(split).member_scores.tolist() == [expected, expected]
-    assert shadows.forget.counts() == (1, 3)
 
 
 def test_rmia_strict_at_ties():
@@ -229,6 +229,21 @@ def test_rmia_strict_at_ties():
     result = Rmia(Shadows(flat, flat, flat), gamma=1.0).run(SplitOutputs(same, same, validation=same))
     assert result.member_scores.tolist() == [0.0] * 4
     assert result.auc.value == 0.5
+
+
+def test_offline_rmia_refuses_rows_that_every_reference_saw():
+    """An OUT reference excludes x; one that was trained on it is no stand-in."""
+    seen = ShadowScores(np.zeros((2, 4)), np.ones((2, 4), bool))
+    unseen = ShadowScores(np.zeros((2, 4)), np.zeros((2, 4), bool))
+    neither = ShadowScores(np.zeros((2, 4)), unseen.inside, unseen.inside)
+    same = outputs_of(np.zeros(4))
+    split = SplitOutputs(same, same, validation=same)
+    with pytest.raises(DataError, match="needs a reference that excludes it for every row"):
+        Rmia(Shadows(seen, unseen, unseen)).run(split)
+    with pytest.raises(DataError, match="a reference that is inside or outside"):
+        Rmia(Shadows(neither, unseen, unseen), online=True).run(split)
+    with pytest.raises(DataError, match="have 4 population rows and the target 3"):
+        Rmia(Shadows(unseen, unseen, unseen)).run(SplitOutputs(same, same, validation=outputs_of(np.zeros(3))))
 
 
 def test_shadows_from_outputs_keep_rows_and_masks():

@@ -49,7 +49,14 @@ class CalibratedLoss:
         references = [SplitOutputs.of(reference, splits) for reference in self.references]
         members, nonmembers = (self._scores(outputs, references, part) for part in ("forget", "test"))
         return AttackResult.of_scores(
-            self.name, members, nonmembers, fprs=self.fprs, level=self.level, seed=self.seed, in_game=self.in_game
+            self.name,
+            members,
+            nonmembers,
+            fprs=self.fprs,
+            level=self.level,
+            seed=self.seed,
+            in_game=self.in_game,
+            clusters=outputs.clusters(),
         )
 
     def _scores(self, outputs: SplitOutputs, references: list[SplitOutputs], part: str) -> Array:

@@ -37,5 +37,12 @@ class LossThreshold:
         outputs = SplitOutputs.of(target, splits)
         members, nonmembers = -outputs.forget.require("loss"), -outputs.test.require("loss")
         return AttackResult.of_scores(
-            self.name, members, nonmembers, fprs=self.fprs, level=self.level, seed=self.seed, in_game=self.in_game
+            self.name,
+            members,
+            nonmembers,
+            fprs=self.fprs,
+            level=self.level,
+            seed=self.seed,
+            in_game=self.in_game,
+            clusters=outputs.clusters(),
         )

@@ -32,19 +32,28 @@ class Outputs:
         loss: (n,) cross-entropy; None for raw score matrices.
         phi: (n,) log p_y - log(1 - p_y), higher for members; None for raw score matrices.
         correct: (n,) whether the answer is right; None where there are no logits.
+        labels: (n,) class labels; None where there are no logits.
+        clusters: (n,) person or author of each row, if rows repeat one (S4); None: every row is its own.
     """
 
     scores: Array
     loss: Array | None = None
     phi: Array | None = None
     correct: NDArray[np.bool_] | None = None
+    labels: NDArray[np.int64] | None = None
+    clusters: NDArray[Any] | None = None
+
+    def __post_init__(self) -> None:
+        if self.clusters is not None and np.shape(self.clusters) != (len(self.scores),):
+            raise DataError(f"clusters must name one person per row, ({len(self)},), got {np.shape(self.clusters)}")
 
     @staticmethod
     def from_logits(logits: Any, labels: Any) -> Outputs:
         """From logits (n, C) and class labels (n,)."""
-        loss = metrics.losses(logits, labels)
-        scores = np.column_stack([metrics.as_matrix(logits), loss])
-        return Outputs(scores, loss, metrics.phi(logits, labels), metrics.correct(logits, labels))
+        loss, matrix = metrics.losses(logits, labels), metrics.as_matrix(logits)
+        known = metrics.as_labels(labels, *matrix.shape)
+        scores = np.column_stack([matrix, loss])
+        return Outputs(scores, loss, metrics.phi(logits, labels), metrics.correct(logits, labels), known)
 
     @staticmethod
     def from_probabilities(probabilities: Any, labels: Any) -> Outputs:
@@ -87,6 +96,12 @@ class Outputs:
                 f"this attack needs {field}, which a score matrix lacks; pass logits and labels, or one score"
             )
         return np.asarray(values)
+
+    def logits(self) -> tuple[Array, NDArray[np.int64]]:
+        """Logits (n, C) and class labels (n,), or a DataError where the outputs were made of scores."""
+        if self.labels is None:
+            raise DataError("this attack needs logits and labels, which scores lack; use Outputs.from_logits")
+        return self.scores[:, :-1], self.labels
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,3 +155,13 @@ class SplitOutputs:
         if outputs is None:
             raise DataError(f"this attack needs the {part} rows; pass {part}=Outputs.from_logits(logits, labels)")
         return outputs
+
+    def clusters(self) -> tuple[NDArray[Any], NDArray[Any]] | None:
+        """Person of each forget and of each test row (S4); None where neither part names any."""
+        members, nonmembers = self.forget.clusters, self.test.clusters
+        if members is None and nonmembers is None:
+            return None
+        if members is None or nonmembers is None:
+            missing = "forget" if members is None else "test"
+            raise DataError(f"clusters are given for one side only; give the {missing} rows theirs too")
+        return members, nonmembers

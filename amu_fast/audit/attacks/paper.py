@@ -48,6 +48,11 @@ class PaperAttack:
     def run(self, target: Any, splits: Splits | None = None) -> AttackResult:
         """Attack a model on its splits, `SplitOutputs`, or a pair of score arrays; forget against test."""
         outputs = SplitOutputs.of(target, splits)
+        if outputs.clusters() is not None:
+            raise DataError(
+                f"the published {self.name} folds by row, so its interval is too narrow where persons have several "
+                "rows (S4); leave the clusters out and say so, or use permutation_test"
+            )
         members, nonmembers = self._balanced(-outputs.forget.require("loss"), -outputs.test.require("loss"))
         accuracy, area, f1 = self._cross_fit(members, nonmembers)
         fixed = AttackResult.of_scores(

@@ -5,17 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from amu_fast.audit.delong import auc_difference, auc_interval
 from amu_fast.audit.roc import tpr_difference, tpr_interval
 from amu_fast.errors import DataError
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from amu_fast.audit.intervals import Interval
     from amu_fast.audit.metrics import Array
 
+    Clusters = tuple[NDArray[Any], NDArray[Any]]
+
 FPRS = (0.01, 0.05)
+BY_ROW = "rows resampled one by one, though persons have several (S4)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +37,7 @@ class AttackResult:
         accuracy: share of right calls with both sides weighted alike; None where no threshold was chosen.
         f1: F1 of the member calls with both sides weighted alike; None where no threshold was chosen.
         cross_fitted: trained and judged on overlapping splits, so its interval is widened by root 2 (S3).
+        clusters: person of each member (m,) and non-member row (n,), where rows repeat one (S4).
     """
 
     name: str
@@ -43,6 +49,7 @@ class AttackResult:
     accuracy: float | None = None
     f1: float | None = None
     cross_fitted: bool = False
+    clusters: Clusters | None = None
 
     @staticmethod
     def of_scores(
@@ -54,10 +61,17 @@ class AttackResult:
         level: float = 0.95,
         seed: int = 0,
         in_game: bool = False,
+        clusters: Clusters | None = None,
     ) -> AttackResult:
-        """Judge fixed scores: DeLong for the AUC, the bootstrap of S5 for the rates."""
+        """Judge fixed scores: DeLong for the AUC (by person where `clusters` are given), the bootstrap of S5 for rates.
+
+        The bootstrap knows rows only; with clusters its intervals carry a note.
+        """
         tpr = {fpr: tpr_interval(members, nonmembers, fpr, level=level, seed=seed) for fpr in fprs}
-        return AttackResult(name, auc_interval(members, nonmembers, level=level), tpr, members, nonmembers, in_game)
+        if clusters is not None:
+            tpr = {fpr: replace(i, note="; ".join(filter(None, (i.note, BY_ROW)))) for fpr, i in tpr.items()}
+        area = auc_interval(members, nonmembers, level=level, clusters=clusters)
+        return AttackResult(name, area, tpr, members, nonmembers, in_game, clusters=clusters)
 
     @property
     def members(self) -> int:
@@ -75,7 +89,7 @@ class AttackResult:
         For a cross-fitted attack the interval is centred on its own difference and widened by root 2.
         """
         self._check_same(reference)
-        paired = auc_difference(self._pair(), reference._pair(), level=level)
+        paired = auc_difference(self._pair(), reference._pair(), level=level, clusters=self.clusters)
         return widened(paired, self.auc.value - reference.auc.value, -1.0) if self.cross_fitted else paired
 
     def tpr_difference_to(self, reference: AttackResult, fpr: float, level: float = 0.95, seed: int = 0) -> Interval:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from amu_fast.audit.attacks.halves import halves
 from amu_fast.audit.attacks.outputs import SplitOutputs
 from amu_fast.audit.attacks.result import FPRS, AttackResult
 from amu_fast.errors import DataError
@@ -24,8 +25,9 @@ CONSTANT = 1e-6
 class LinearSvmAttack:
     """Squared-hinge SVM on all scores (logits and loss), trained on F1 and V, judged on F2 and T (S3).
 
-    F1, F2 are random halves of the forget rows, V validation, T test. Scores are standardised by the training rows;
-    both sides weigh alike. Given the fit the scores on F2 and T are fixed, so DeLong's interval holds.
+    F1, F2 are random halves of the forget rows (of the persons where outputs name them, S4), V validation, T test.
+    Scores are standardised by the training rows; both sides weigh alike. Given the fit the scores on F2 and T are
+    fixed, so DeLong's interval holds.
 
     Attributes:
         l2: strength of the regularisation of (mean loss + l2/2 |w|^2), as in the game's follower.
@@ -51,14 +53,19 @@ class LinearSvmAttack:
         """Attack a model on its splits, or `SplitOutputs` with validation rows."""
         outputs = SplitOutputs.of(target, splits, parts=("forget", "validation", "test"))
         forget, validation, test = (outputs.require(p).scores for p in ("forget", "validation", "test"))
-        if len(forget) < 4:
-            raise DataError(f"{self.name} halves the forget rows and needs at least 4, got {len(forget)}")
-        order = np.random.default_rng(self.seed).permutation(len(forget))
-        half = len(forget) // 2
-        margin = fit_margin(forget[np.sort(order[:half])], validation, self.l2)
-        members, nonmembers = margin(forget[np.sort(order[half:])]), margin(test)
+        clusters = outputs.clusters()
+        train, judge = halves(len(forget), self.seed, outputs.forget.clusters)
+        margin = fit_margin(forget[train], validation, self.l2)
+        members, nonmembers = margin(forget[judge]), margin(test)
         result = AttackResult.of_scores(
-            self.name, members, nonmembers, fprs=self.fprs, level=self.level, seed=self.seed, in_game=self.in_game
+            self.name,
+            members,
+            nonmembers,
+            fprs=self.fprs,
+            level=self.level,
+            seed=self.seed,
+            in_game=self.in_game,
+            clusters=None if clusters is None else (clusters[0][judge], clusters[1]),
         )
         tpr, fpr = float((members > 0).mean()), float((nonmembers > 0).mean())
         return replace(result, accuracy=(1.0 + tpr - fpr) / 2.0, f1=2.0 * tpr / (1.0 + tpr + fpr))

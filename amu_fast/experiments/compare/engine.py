@@ -7,18 +7,16 @@ OUT/compare.json, compare.md, pareto-*.png
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 
-from amu_fast.audit.attacks import SplitOutputs
+from amu_fast.experiments.compare.judge import more
 from amu_fast.experiments.compare.plan import ComparePlan
 from amu_fast.experiments.compare.search import tune
 from amu_fast.experiments.compare.spaces import Parameters, Space, spaces
 from amu_fast.experiments.compare.table import Compared, summarise, write
 from amu_fast.experiments.datasets import Population
-from amu_fast.experiments.evaluate import HEADLINE, headline
 from amu_fast.experiments.forget_sets import ForgetSet
 from amu_fast.experiments.peak import with_peak
 from amu_fast.experiments.records import (
@@ -40,7 +38,6 @@ from amu_fast.report.writing import write_atomic
 
 FACTORS = {"half": 0.5, "double": 2.0}
 """Of the sensitivity's rows."""
-_UNLEARNING_METRICS = ("retain_accuracy", "forget_accuracy", "test_accuracy")
 
 
 def make_comparison(
@@ -106,7 +103,7 @@ def _prepare(place: _Place, seed: int) -> str:
     unit, path = place.unit(seed), unit_path(place.folder, seed)
     if not path.is_file():
         record = UnitRecord.of(unit)
-        own = {name: {**record.panel[name], **_more(unit, unit.outputs[name])} for name in record.panel}
+        own = {name: {**record.panel[name], **more(unit, unit.outputs[name])} for name in record.panel}
         save(path, replace(record, panel=own))
     record = read(path, UnitRecord)
     expected = config_hash([plain(place.task), unit.data_digest])
@@ -148,33 +145,7 @@ def _row(place: _Place, unit: Unit, share: float, row: str, space: Space, parame
         check_fingerprint(path, record.fingerprint, expected)
         return record
     run, peak = with_peak(lambda: run_method(unit, method, parameters=parameters))
-    figures = {**run.record.panel, **_more(unit, run.outputs), "peak_mib": peak / 2**20}
+    figures = {**run.record.panel, **more(unit, run.outputs), "peak_mib": peak / 2**20}
     record = replace(run.record, panel=figures)
     save(path, record)
     return record
-
-
-def _more(unit: Unit, outputs: SplitOutputs) -> dict[str, float]:
-    """What the comparison reports beyond the panel: tug of war with retrain, ToW."""
-    view: Callable[[SplitOutputs], SplitOutputs] = unit.attacked
-    mine, retrain = (headline(o, unit.references, view) for o in (outputs, unit.outputs["retrain"]))
-    return {"tow": tug_of_war({name: mine[name] - retrain[name] for name in HEADLINE})}
-
-
-def tug_of_war(differences: Parameters) -> float:
-    """ToW = Π over retain, forget and test accuracy of (1 − |difference to retrain|); 1 is retrain itself.
-
-    Source: Zhao et al., NeurIPS 2024 (arXiv 2406.01257).
-
-    >>> round(tug_of_war({"retain_accuracy": 0.0, "forget_accuracy": 0.1, "test_accuracy": -0.5}), 3)
-    0.45
-    """
-    product = 1.0
-    for name in _UNLEARNING_METRICS:
-        product *= 1.0 - abs(differences[name])
-    return product
-
-
-def rows_of(plan: ComparePlan, share: float, task: Task) -> Sequence[str]:
-    """Names of the rows at one budget, the sensitivity's left out."""
-    return [space.name for space in plan.rows(share, task)]

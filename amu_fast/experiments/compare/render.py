@@ -24,9 +24,12 @@ if TYPE_CHECKING:
 COMMAND = "amu-fast compare"
 _REFERENCES = {"original": "original (nothing done)", "floor": "another retrain (floor)"}
 _PANEL = {
-    "loss_auc": "loss AUC",
-    "svm_auc": "SVM AUC",
-    "paper_accuracy": "paper's attack, accuracy",
+    "rmia_auc": "RMIA offline, AUC",
+    "modified_entropy_auc": "modified entropy, AUC",
+    "loss_auc": "loss, AUC",
+    "svm_auc": "SVM on all scores, AUC",
+    "paper_accuracy": "logistic regression on the loss, accuracy",
+    "mia_efficacy": "MIA-efficacy",
     "ks": "KS",
     "wasserstein_1": "W1",
 }
@@ -111,7 +114,7 @@ def _budget(table: ForgetTable, share: float) -> str:
                     for c in comparisons
                 ],
             ),
-            "Attacks and distances that are too weak to judge by, means:",
+            "Other attacks and distances, means; the last two rise with noise alone (S10):",
             grid(["", *_PANEL.values()], panel),
         )
         if part

@@ -25,6 +25,7 @@ def run_compare(
     units: int | None,
     trials: int | None,
     small: bool,
+    sensitivity: bool,
     summarise_only: bool,
     jobs: int,
     out: Path,
@@ -38,6 +39,8 @@ def run_compare(
     if jobs < 1:
         raise DataError(f"jobs must be >= 1, got {jobs}")
     plan = _plan(data, methods, forget_sets, shares, units, trials, small)
+    if not sensitivity:
+        plan = replace(plan, sensitivity=None)
     if summarise_only:
         compared = summarise(plan, out)
         write(compared, out)

@@ -67,7 +67,11 @@ def make_comparison(
         partial(_search, place, space.name, share) for share, place in pairs for space in plan.rows(share, place.task)
     ]
     judge: list[Job] = [partial(_judge, place, unit, share) for unit in plan.units for share, place in pairs]
-    for title, phase in (("units", prepare), ("searches", searches), ("judged", judge)):
+    share = plan.sensitivity
+    stretch: list[Job] = [
+        partial(_stretch, place, unit, share) for unit in plan.units for place in places if share in plan.shares
+    ]
+    for title, phase in (("units", prepare), ("searches", searches), ("judged", judge), ("sensitivity", stretch)):
         run_jobs(title, phase, jobs, notify)
     compared = summarise(plan, folder)
     write(compared, folder)
@@ -123,11 +127,17 @@ def _judge(place: _Place, seed: int, share: float) -> str:
     for space in place.plan.rows(share, place.task):
         chosen = read(search_path(place.folder, share, space.name), Search).best.parameters
         gaps.append(f"{space.name} {_row(place, unit, share, space.name, space, chosen).gap:.2f}")
-        if share == place.plan.sensitivity:
-            for word, factor in FACTORS.items():
-                other = stretched(space, chosen, factor)
-                _row(place, unit, share, f"{space.name}-{word}", space, other)
     return f"{place.kind.title}, unit {seed} at {100 * share:g} %, gaps: {', '.join(gaps)}"
+
+
+def _stretch(place: _Place, seed: int, share: float) -> str:
+    """The judged rows once more at half and at double their weight."""
+    unit = place.unit(seed)
+    for space in place.plan.rows(share, place.task):
+        chosen = read(search_path(place.folder, share, space.name), Search).best.parameters
+        for word, factor in FACTORS.items():
+            _row(place, unit, share, f"{space.name}-{word}", space, stretched(space, chosen, factor))
+    return f"{place.kind.title}, unit {seed} at {100 * share:g} %: weights halved and doubled"
 
 
 def stretched(space: Space, parameters: Parameters, factor: float) -> Parameters:

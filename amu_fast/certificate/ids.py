@@ -116,9 +116,9 @@ def write_secret(path: str | Path, data: bytes) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _PRIVATE)
-    except FileExistsError as error:
-        raise DataError(f"{path} exists; a key is never overwritten, so choose another name") from error
     except OSError as error:
+        if path.exists():
+            raise DataError(f"{path} exists; a key is never overwritten, so choose another name") from error
         raise DataError(f"cannot write {path}: {error.strerror or error}; choose another place") from error
     try:
         with os.fdopen(descriptor, "wb") as file:

@@ -10,6 +10,7 @@ import re
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
+from functools import cache
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from amu_fast.certificate.canonical import decimal, undecimal
@@ -72,6 +73,13 @@ def decode(record: type[T], value: Any, undefined: Mapping[str, str]) -> T:
     return found
 
 
+@cache
+def field_hints(record: type) -> dict[str, Any]:
+    """Types of a dataclass's fields, in their order."""
+    hints = get_type_hints(record, include_extras=True)
+    return {f.name: hints[f.name] for f in fields(record)}
+
+
 def pointer(path: str, key: str | int) -> str:
     """JSON pointer of a member (RFC 6901)."""
     return f"{path}/{str(key).replace('~', '~0').replace('/', '~1')}"
@@ -131,8 +139,8 @@ def _decode_scalar(hint: Any, value: Any, path: str) -> Any:
 
 def _decode_record(record: Any, value: Any, path: str, undefined: Mapping[str, str], used: set[str]) -> Any:
     _expect(isinstance(value, dict), "an object", value, path)
-    hints = get_type_hints(record, include_extras=True)
-    names = [f.name for f in fields(record)]
+    hints = field_hints(record)
+    names = list(hints)
     for name in sorted(set(names) ^ set(value)):
         raise DataError(f"{pointer(path, name)} is {'missing' if name in names else 'unknown'}")
     return record(**{n: _decode(hints[n], value[n], pointer(path, n), undefined, used) for n in names})

@@ -84,7 +84,7 @@ def _manifest(certificate: Certificate) -> Iterator[str]:
 def path_fault(path: str) -> str | None:
     """Why a manifest may not list this path, which is relative to the folder and has slashes."""
     pure = PurePosixPath(path)
-    plain = bool(path) and str(pure) == path and not pure.is_absolute() and not {"..", "."} & set(pure.parts)
+    plain = bool(pure.parts) and str(pure) == path and not pure.is_absolute() and not {"..", "."} & set(pure.parts)
     if not plain or any(c in path for c in "\\:\0"):
         return f"{path!r} is no plain path below the folder"
     if not unicodedata.is_normalized("NFC", path):

@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 import types
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import is_dataclass
 from importlib.resources import files
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from amu_fast.certificate.canonical import DIGITS, MAX_INTEGER
 from amu_fast.certificate.document import Certificate, Signature
-from amu_fast.certificate.records import Hash, Unknown
+from amu_fast.certificate.records import Hash, Unknown, field_hints
 
 SCHEMA_FILE = "schema.json"
 _DECIMAL = f"^-?(0|[1-9][0-9]*)\\.[0-9]{{{DIGITS}}}$"
@@ -71,11 +71,10 @@ def _of(hint: Any, definitions: dict[str, Any]) -> dict[str, Any]:
 
 
 def _record(record: Any, definitions: dict[str, Any]) -> dict[str, Any]:
-    hints = get_type_hints(record, include_extras=True)
-    names = [f.name for f in fields(record)]
+    hints = field_hints(record)
     return {
         "type": "object",
-        "properties": {name: _of(hints[name], definitions) for name in names},
-        "required": names,
+        "properties": {name: _of(hint, definitions) for name, hint in hints.items()},
+        "required": list(hints),
         "additionalProperties": False,
     }

@@ -8,9 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from amu_fast.audit.attacks import AttackResult
+from amu_fast.audit.intervals import Interval
 from amu_fast.certificate import SigningKey
 
 IDS = tuple(f"person-{name}" for name in ("ada", "bob", "cle", "dan", "eve"))
+
+
+INSIDE = Interval(0.0, -0.01, 0.02, 0.9, "this model", "paired DeLong", (500, 500))
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,13 @@ class Claim:
 
     name: str
     state: str
+    kind: str = "auc"
+    side: str = "both"
+    margin: float = 0.05
+    required: bool = True
+    reasons: tuple[str, ...] = ()
+    interval: Interval | None = INSIDE
+    simultaneous: Interval | None = INSIDE
 
 
 @dataclass(frozen=True)

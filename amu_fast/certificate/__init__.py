@@ -14,7 +14,7 @@ from amu_fast.certificate.schema import json_schema
 from amu_fast.certificate.scores import save_scores
 from amu_fast.certificate.signing import SigningKey, Trust, generate_key, load_key
 from amu_fast.certificate.statements import CANNOT_ESTABLISH, ESTABLISHES
-from amu_fast.certificate.verdicts import VerdictLike
+from amu_fast.certificate.verdicts import VerdictLike, read_verdict
 from amu_fast.certificate.verify import Verification, verify
 
 __all__ = [
@@ -46,6 +46,7 @@ __all__ = [
     "issue",
     "json_schema",
     "load_key",
+    "read_verdict",
     "save_scores",
     "tensor_digest",
     "verify",

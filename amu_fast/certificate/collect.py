@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from amu_fast.certificate.document import (
     Audit,
@@ -20,6 +18,7 @@ from amu_fast.certificate.document import (
     Scores,
     Subjects,
 )
+from amu_fast.certificate.estimates import estimate_of, number
 from amu_fast.certificate.facts import Facts
 from amu_fast.certificate.ids import Sidecar
 from amu_fast.certificate.models import ModelHashes, hash_model
@@ -29,9 +28,6 @@ from amu_fast.certificate.scores import SCORES_FILE, stored_attacks
 from amu_fast.certificate.verdicts import VerdictLike, no_verdict, record_verdict
 from amu_fast.errors import DataError
 from amu_fast.report.report import AttackRecord, Report
-
-if TYPE_CHECKING:
-    from amu_fast.audit.intervals import Interval
 
 REPORT_FILE = "report.json"
 MODEL_FILE = "model.safetensors"
@@ -149,8 +145,8 @@ def _procedure(report: Report, facts: Facts) -> Procedure:
         threads=origin.threads,
         backends=tuple(f"{b.operator} on {b.device}: {b.implementation}" for b in origin.backends),
         steps=cost.steps,
-        seconds=_number(cost.seconds),
-        gradient_samples=_number(cost.gradient_samples),
+        seconds=number(cost.seconds),
+        gradient_samples=number(cost.gradient_samples),
         stopped_early=cost.stopped,
         started=facts.started,
         finished=facts.finished,
@@ -162,7 +158,7 @@ def _utility(report: Report) -> tuple[Measured, ...]:
     for name, metric in report.metrics.items():
         estimate: Estimate | Unknown = Unknown("not measured" if metric is None else metric.reason or "no interval")
         if metric is not None and metric.interval is not None:
-            estimate = _estimate(metric.interval)
+            estimate = estimate_of(metric.interval)
         elif metric is not None and metric.value is not None:
             estimate = Unknown(f"{metric.value:.6g} without an interval: {metric.reason or 'none was computed'}")
         found.append(Measured(name=name, estimate=estimate))
@@ -177,29 +173,12 @@ def _audit(record: AttackRecord, facts: Facts, stored: frozenset[str]) -> Audit:
         in_game=record.in_game,
         members=record.members,
         nonmembers=record.nonmembers,
-        auc=_estimate(record.auc),
-        tpr_at_fpr=tuple(Rate(fpr=fpr, tpr=_estimate(one)) for fpr, one in record.tpr.items()),
-        auc_minus_reference=Unknown("no reference model was judged") if difference is None else _estimate(difference),
+        auc=estimate_of(record.auc),
+        tpr_at_fpr=tuple(Rate(fpr=fpr, tpr=estimate_of(one)) for fpr, one in record.tpr.items()),
+        auc_minus_reference=Unknown("no reference model was judged") if difference is None else estimate_of(difference),
         controls=facts.controls,
         scores=Scores(file=SCORES_FILE) if record.name in stored else Unknown("the scores were not stored"),
     )
-
-
-def _estimate(interval: Interval) -> Estimate:
-    return Estimate(
-        value=_number(interval.value),
-        low=_number(interval.low),
-        high=_number(interval.high),
-        level=interval.level,
-        scope=interval.scope,
-        method=interval.method,
-        sizes=tuple(interval.sizes),
-        note=interval.note,
-    )
-
-
-def _number(value: float) -> float | Unknown:
-    return float(value) if math.isfinite(value) else Unknown(f"the value was {value!r}")
 
 
 def _limitations(attacks: tuple[AttackRecord, ...], reference: str) -> tuple[str, ...]:

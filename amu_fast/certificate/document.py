@@ -163,10 +163,17 @@ class PolicyRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class ClaimRecord:
-    """State of one claim."""
+    """State of one claim, and the intervals that decided it."""
 
     name: str
+    kind: str
+    side: Literal["both", "at_least", "at_most"]
+    margin: float
+    required: bool
     state: Literal["HOLDS", "VIOLATED", "UNDECIDED", "NOT_EVALUABLE"]
+    reasons: tuple[Code, ...]
+    interval: Estimate | Unknown
+    simultaneous: Estimate | Unknown
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from amu_fast.certificate.canonical import DIGITS
-from amu_fast.certificate.document import CERTIFICATE_FILE, Certificate, Content, PolicyRecord
+from amu_fast.certificate.document import CERTIFICATE_FILE, Certificate, ClaimRecord, Content, Estimate, PolicyRecord
 from amu_fast.certificate.records import Unknown
 
-LATE_POLICY = "policy_written_after_audit"
+LATE_POLICY = "policy_after_audit"
 _VERDICT_PREFIX = "a verdict of"
+# Both sides of a comparison are rounded to DIGITS digits.
+_TOLERANCE = 1.5 * 10.0**-DIGITS
 
 
 def contradictions(certificate: Certificate) -> tuple[str, ...]:
@@ -39,23 +42,50 @@ def _policy(record: PolicyRecord) -> Iterator[str]:
 def _verdict(content: Content, record: PolicyRecord) -> Iterator[str]:
     """The rows of the verdict's table that the certificate alone can check."""
     verdict = content.verdict
-    required = {claim.name for claim in record.policy.required}
-    states = {claim.name: claim.state for claim in verdict.claims}
-    if len(states) != len(verdict.claims):
+    required = [claim for claim in verdict.claims if claim.required]
+    margins = {claim.name: claim.margin for claim in record.policy.required}
+    if len({claim.name for claim in verdict.claims}) != len(verdict.claims):
         yield "a claim occurs twice"
-    violated = any(states.get(name) == "VIOLATED" for name in required)
+    for claim in verdict.claims:
+        yield from _claim(claim)
+    judged = {claim.name: claim.margin for claim in required}
+    if judged and (judged.keys() != margins.keys() or any(abs(judged[n] - margins[n]) > _TOLERANCE for n in judged)):
+        yield f"the claims judged, {judged}, are not those that the policy requires, {margins}"
+    violated = any(claim.state == "VIOLATED" for claim in required)
     if violated != (verdict.outcome == "fails"):
         yield f"{_VERDICT_PREFIX} {verdict.outcome} with {'a' if violated else 'no'} required claim violated"
     if verdict.outcome == "meets_policy":
         if not required:
             yield f"{_VERDICT_PREFIX} meets_policy without a required claim"
-        open_claims = sorted(name for name in required if states.get(name) != "HOLDS")
+        open_claims = sorted(claim.name for claim in required if claim.state != "HOLDS")
         if open_claims:
             yield f"{_VERDICT_PREFIX} meets_policy although {', '.join(open_claims)} does not hold"
         if content.reference.kind not in record.policy.references:
             yield f"{_VERDICT_PREFIX} meets_policy against a reference it does not allow: {content.reference.kind}"
     if not verdict.reasons:
         yield f"{_VERDICT_PREFIX} {verdict.outcome} gives no reason"
+
+
+def _claim(claim: ClaimRecord) -> Iterator[str]:
+    """A claim holds by an interval inside its margin, and is violated by one wholly beyond it."""
+    if claim.state == "HOLDS":
+        low, high = _ends(claim.interval)
+        floor = claim.side == "at_most" or low > -claim.margin - _TOLERANCE
+        if not floor or not (claim.side == "at_least" or high < claim.margin + _TOLERANCE):
+            yield f"{claim.name} is said to hold, but its interval is not inside its margin"
+    if claim.state == "VIOLATED":
+        low, high = _ends(claim.simultaneous)
+        below = claim.side != "at_most" and high < -claim.margin + _TOLERANCE
+        if not below and not (claim.side != "at_least" and low > claim.margin - _TOLERANCE):
+            yield f"{claim.name} is said to be violated, but its interval is not beyond its margin"
+
+
+def _ends(estimate: Estimate | Unknown) -> tuple[float, float]:
+    """Both ends; NaN, which compares with nothing, for those that are not known."""
+    if isinstance(estimate, Unknown):
+        return math.nan, math.nan
+    low, high = (math.nan if isinstance(end, Unknown) else end for end in (estimate.low, estimate.high))
+    return low, high
 
 
 def _chain(certificate: Certificate) -> Iterator[str]:

@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from amu_fast.certificate import Facts, Policy, Sidecar, Sources, collect, generate_key, issue, load_key
+from amu_fast.certificate import Facts, Policy, Sidecar, Sources, collect, generate_key, issue, load_key, read_verdict
 from amu_fast.errors import DataError
 
 
@@ -19,6 +19,7 @@ class CertifyOptions:
     key: Path | None = None
     unsigned: bool = False
     policy: Path | None = None
+    verdict: Path | None = None
     forget_ids: Path | None = None
     facts: Path | None = None
     original: Path | None = None
@@ -65,6 +66,7 @@ def run_certify(options: CertifyOptions) -> None:
         sidecar=sidecar,
         original=options.original,
         policy=None if options.policy is None else Policy.load(options.policy),
+        verdict=None if options.verdict is None else read_verdict(options.verdict),
         facts=Facts() if options.facts is None else Facts.load(options.facts),
     )
     key = None if options.key is None else load_key(options.key)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import stat
 import subprocess
 import sys
+from dataclasses import asdict
 
 import pytest
+from certified import Claim, Judged
 from typer.testing import CliRunner
 
 from amu_fast.certificate import Policy, Sidecar
@@ -46,19 +47,13 @@ def made(folder, keys, tmp_path):
     return folder
 
 
-def test_as_a_program(folder, keys, tmp_path):
+def test_as_a_program(made, keys, tmp_path):
     """The console script itself: what it prints, and the exit code."""
-
-    def run(*arguments):
-        command = [sys.executable, "-m", "amu_fast.cli", *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, env=os.environ, cwd=tmp_path)
-
-    issued = run("certify", "run", "--key", keys.private)
-    assert issued.returncode == 0, issued.stderr
-    assert "verdict      inconclusive: no_policy, no_required_claim" in issued.stdout
-    verified = run("verify", "run", "--trust", keys.public, "--verdict")
-    assert verified.returncode == 3
+    command = [sys.executable, "-m", "amu_fast.cli", "verify", "run", "--trust", keys.public, "--verdict"]
+    verified = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert verified.returncode == 3, verified.stderr
     assert verified.stdout.startswith("TRUSTED: run/certificate.json")
+    assert "inconclusive (no_policy, no_required_claim)" in verified.stdout
     assert "It cannot establish" in verified.stdout
 
 
@@ -141,11 +136,25 @@ def test_policy_facts_and_original(folder, template, keys, tmp_path):
     assert body["policy"]["clock"] == "stated by the controller"
 
 
+def test_a_verdict_given_as_json(folder, policy, keys, tmp_path):
+    """Its exit code is that of `verify --verdict`; no_certificate gives none."""
+    policy.save(tmp_path / "policy.json")
+    (tmp_path / "facts.yaml").write_text("audited_at: '2999-01-01T00:00:00Z'\n")
+    claims = (Claim("attack_auc", "HOLDS"), Claim("test_accuracy", "HOLDS"))
+    verdict = tmp_path / "verdict.json"
+    options = ("--policy", tmp_path / "policy.json", "--facts", tmp_path / "facts.yaml", "--verdict", verdict)
+    verdict.write_text(json.dumps(asdict(Judged("no_certificate", 2, ("splits_overlap",), claims))))
+    assert "no certificate: splits_overlap" in refused("certify", folder, "--key", keys.private, *options)
+    verdict.write_text(json.dumps(asdict(Judged("meets_policy", 0, ("all_claims_hold",), claims))))
+    amu_fast("certify", folder, "--key", keys.private, *options)
+    amu_fast("verify", folder, "--trust", keys.public, "--verdict")
+
+
 def test_a_refused_certificate_leaves_no_sidecar(folder, keys, tmp_path):
     Policy.create("p", {"a": 0.1}).save(tmp_path / "policy.json")
     (tmp_path / "facts.yaml").write_text("audited_at: '2020-01-01T00:00:00Z'\n")
     options = ("--policy", tmp_path / "policy.json", "--facts", tmp_path / "facts.yaml")
-    assert "policy_written_after_audit" in refused("certify", folder, "--key", keys.private, *options)
+    assert "policy_after_audit" in refused("certify", folder, "--key", keys.private, *options)
     assert not (tmp_path / "run.private.json").exists()
     assert not (folder / "certificate.json").exists()
 

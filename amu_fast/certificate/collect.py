@@ -21,10 +21,10 @@ from amu_fast.certificate.document import (
 from amu_fast.certificate.estimates import estimate_of, number
 from amu_fast.certificate.facts import Facts
 from amu_fast.certificate.ids import Sidecar
-from amu_fast.certificate.models import ModelHashes, hash_model
+from amu_fast.certificate.models import SCORES_FILE, ModelHashes, hash_model, model_files
 from amu_fast.certificate.policy import Policy, instant
 from amu_fast.certificate.records import Unknown
-from amu_fast.certificate.scores import SCORES_FILE, stored_attacks
+from amu_fast.certificate.scores import stored_attacks
 from amu_fast.certificate.verdicts import VerdictLike, no_verdict, record_verdict
 from amu_fast.errors import DataError
 from amu_fast.report.report import AttackRecord, Report
@@ -124,7 +124,7 @@ def _models(sources: Sources) -> Models:
     before: ModelHashes | Unknown = Unknown("the model before was not given")
     if sources.original is not None:
         before = hash_model(sources.original)
-    if any(sources.folder.glob("*.safetensors")):
+    if model_files(sources.folder):
         single = sources.folder / MODEL_FILE
         return Models(before=before, after=hash_model(single if single.is_file() else sources.folder))
     return Models(before=before, after=Unknown(f"the folder holds no {MODEL_FILE}"))

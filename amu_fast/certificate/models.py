@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 _DOMAIN = b"amu-tensors/1\0"
 _INDEX = "model.safetensors.index.json"
 
+SCORES_FILE = "scores.safetensors"
+"""Scores of attacks, which no folder's model includes."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class FileHash:
@@ -83,9 +86,9 @@ def hash_model(
         DataError: A file is missing or damaged, a name occurs in two shards, a value is not a dense tensor.
     """
     if isinstance(model, (str, Path)):
-        return _hash_files(Path(model), dict(ties or {}))
+        return _hash_files(Path(model), ties)
     state: Mapping[str, Any] = model if isinstance(model, Mapping) else model.state_dict()
-    aliases = {name: name for name in state} | dict(ties or {})
+    aliases = {name: name for name in state} | _new_names(ties, state)
     digest, elements = _digest(aliases, lambda name: _dense(state, name))
     groups = _shared({name: _dense(state, target) for name, target in aliases.items()})
     return ModelHashes(files=(), tensor_digest=digest, tensors=len(aliases), elements=elements, ties=groups)
@@ -96,10 +99,17 @@ def tensor_digest(model: nn.Module | Mapping[str, Tensor] | str | Path, ties: Ma
     return hash_model(model, ties).tensor_digest
 
 
-def _hash_files(path: Path, ties: dict[str, str]) -> ModelHashes:
+def model_files(path: Path) -> list[Path]:
+    """A file itself, or a folder's safetensors files but for the attacks' scores, by name."""
+    if not path.is_dir():
+        return [path]
+    return sorted(one for one in path.glob("*.safetensors") if one.name != SCORES_FILE)
+
+
+def _hash_files(path: Path, ties: Mapping[str, str] | None) -> ModelHashes:
     from safetensors import SafetensorError, safe_open
 
-    paths = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
+    paths = model_files(path)
     if not paths or not all(one.is_file() for one in paths):
         raise DataError(f"{path} is no safetensors file and no folder of them; give one, or the model itself")
     holders: dict[str, Any] = {}
@@ -118,13 +128,22 @@ def _hash_files(path: Path, ties: dict[str, str]) -> ModelHashes:
             _check_index(path, set(holders))
             # save_model notes a tied name that it leaves out as metadata {left out: kept}.
             left_out = {name: kept for name, kept in known.items() if name not in holders and kept in holders}
-            aliases = {name: name for name in holders} | left_out | ties
+            left_out |= _new_names(ties, holders)
+            aliases = {name: name for name in holders} | left_out
             digest, elements = _digest(aliases, lambda name: _held(holders, name))
     except (SafetensorError, OSError) as error:
         raise DataError(f"{path} is not a sound safetensors file: {error}") from error
-    groups = _named_ties(left_out | ties)
+    groups = _named_ties(left_out)
     files = tuple(FileHash(name=one.name, file_sha256=file_sha256(one)) for one in paths)
     return ModelHashes(files=files, tensor_digest=digest, tensors=len(aliases), elements=elements, ties=groups)
+
+
+def _new_names(ties: Mapping[str, str] | None, held: Mapping[str, Any]) -> dict[str, str]:
+    """The ties; one under a name that has a tensor of its own would hide that tensor."""
+    for name in ties or {}:
+        if name in held:
+            raise DataError(f"{name!r} has a tensor of its own, so it is no tie; leave it out of `ties`")
+    return dict(ties or {})
 
 
 def _check_index(path: Path, names: set[str]) -> None:

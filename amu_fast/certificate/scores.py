@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from amu_fast.audit.delong import auc_interval
 from amu_fast.certificate.canonical import DIGITS
 from amu_fast.certificate.document import Audit, Estimate
+from amu_fast.certificate.models import SCORES_FILE
 from amu_fast.certificate.records import Unknown
 from amu_fast.errors import DataError
 from amu_fast.report.writing import write_atomic
@@ -20,8 +21,6 @@ from amu_fast.report.writing import write_atomic
 if TYPE_CHECKING:
     from amu_fast.audit.attacks import AttackResult
     from amu_fast.audit.metrics import Array
-
-SCORES_FILE = "scores.safetensors"
 
 _SIDES = ("members", "nonmembers")
 # Rounded to DIGITS digits on both sides, and computed by another machine's libraries.

@@ -51,7 +51,7 @@ class Verification:
 
     def check(self, name: str) -> Check:
         """The check of that name."""
-        return next(one for one in self.checks if one.name == name)
+        return {one.name: one for one in self.checks}[name]
 
     def to_plain(self) -> dict[str, Any]:
         """For machines."""

@@ -113,6 +113,9 @@ def test_ties_that_a_file_does_not_know_can_be_given(tmp_path):
     assert tensor_digest(tmp_path / "model.safetensors") != tensor_digest(tensors)
     given = hash_model(tmp_path / "model.safetensors", ties={"head.weight": "embed.weight"})
     assert given.tensor_digest == tensor_digest(tensors)
+    for model in (tmp_path / "model.safetensors", left_out):
+        with pytest.raises(DataError, match="tensor of its own"):
+            hash_model(model, ties={"norm.bias": "embed.weight"})
     with pytest.raises(DataError, match="no file holds"):
         hash_model(tmp_path / "model.safetensors", ties={"head.weight": "embedding"})
 

@@ -1,7 +1,7 @@
 """`amu-fast`: one typer application; a command's work is in the module of its name.
 
 Exit codes: 0 done, 1 the doctor found something broken, 2 unusable input (the message names the value and the fix), 130
-interrupted.
+interrupted; `verify` has its own, given in its module.
 """
 
 from __future__ import annotations
@@ -156,6 +156,79 @@ def doctor(json: Json = False) -> None:
     from amu_fast.cli.doctor import run_doctor
 
     raise typer.Exit(run_doctor(as_json=json))
+
+
+@app.command()
+def keygen(
+    out: Annotated[Path, typer.Argument(help="Where the private key goes; its public half goes beside it as .pub.")],
+    json: Json = False,
+) -> None:
+    """Make an Ed25519 key that signs erasure certificates."""
+    from amu_fast.cli.certify import run_keygen
+
+    run_keygen(out, as_json=json)
+
+
+@app.command()
+def certify(
+    folder: Annotated[Path, typer.Argument(help="Folder of a result: model.safetensors, report.json, figures.")],
+    key: Annotated[Path | None, typer.Option(help="Private key that signs; `amu-fast keygen` makes one.")] = None,
+    unsigned: Annotated[bool, typer.Option("--unsigned", help="No signature: finds accidents, not forgers.")] = False,
+    policy: Annotated[Path | None, typer.Option(help="Policy, sealed before the audit.")] = None,
+    verdict: Annotated[Path | None, typer.Option(help="JSON of the verdict by that policy; else inconclusive.")] = None,
+    forget_ids: Annotated[Path | None, typer.Option(help="Ids of the records to be forgotten, one a line.")] = None,
+    facts: Annotated[Path | None, typer.Option(help="YAML file: request, copies, reference, residual risk.")] = None,
+    original: Annotated[Path | None, typer.Option(help="The model before: safetensors file or folder.")] = None,
+    previous: Annotated[Path | None, typer.Option(help="The last certificate of the chain.")] = None,
+    private: Annotated[
+        Path | None, typer.Option(help="Where keys and ids go; default: beside the folder, as FOLDER.private.json.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Issue an erasure certificate: what was done, how it was tested, and what risk remains."""
+    from amu_fast.cli.certify import CertifyOptions, run_certify
+
+    options = CertifyOptions(
+        folder=folder,
+        key=key,
+        unsigned=unsigned,
+        policy=policy,
+        verdict=verdict,
+        forget_ids=forget_ids,
+        facts=facts,
+        original=original,
+        previous=previous,
+        private=private,
+        as_json=json,
+    )
+    run_certify(options)
+
+
+@app.command()
+def verify(
+    certificate: Annotated[Path, typer.Argument(help="certificate.json, or its folder.")],
+    trust: Annotated[list[Path] | None, typer.Option(help="Public keys of signers, PEM; may be repeated.")] = None,
+    previous: Annotated[list[Path] | None, typer.Option(help="Certificates before it; may be repeated.")] = None,
+    proof: Annotated[Path | None, typer.Option(help="Proof that a record is among those of the request.")] = None,
+    model: Annotated[Path | None, typer.Option(help="Compare these weights instead of the folder's.")] = None,
+    allow_missing: Annotated[bool, typer.Option("--allow-missing", help="Accept that files are missing.")] = False,
+    verdict: Annotated[bool, typer.Option("--verdict", help="If trusted, exit with the verdict's own code.")] = False,
+    json: Json = False,
+) -> None:
+    """Verify an erasure certificate: 0 trusted, 2 damaged, 4 unknown key, 5 unsigned, 6 a file is missing."""
+    from amu_fast.cli.verify import VerifyOptions, run_verify
+
+    options = VerifyOptions(
+        certificate=certificate,
+        trust=tuple(trust or ()),
+        previous=tuple(previous or ()),
+        proof=proof,
+        model=model,
+        allow_missing=allow_missing,
+        verdict=verdict,
+        as_json=json,
+    )
+    raise typer.Exit(run_verify(options))
 
 
 @data_app.command("list")

@@ -20,7 +20,8 @@ def more(unit: Unit, outputs: SplitOutputs) -> dict[str, float]:
     """Figures by name: "tow", "modified_entropy_auc", "rmia_auc" (offline), "mia_efficacy"."""
     mine, retrain = (headline(o, unit.references, unit.attacked) for o in (outputs, unit.outputs["retrain"]))
     seen = unit.attacked(outputs)
-    few = replace(seen, test=seen.test.take(np.arange(min(len(seen.test), _SVM_ROWS))))
+    rows = min(_SVM_ROWS, len(seen.test), len(seen.require("retain")))
+    few = replace(seen, test=seen.test.take(np.arange(rows)))
     return {
         "tow": tug_of_war({name: mine[name] - retrain[name] for name in HEADLINE}),
         "modified_entropy_auc": ModifiedEntropy().run(seen).auc.value,

@@ -37,7 +37,7 @@ from amu_fast.audit.claims import (
 )
 from amu_fast.audit.controls import Control, shortfalls
 from amu_fast.audit.delong import auc_difference, auc_interval
-from amu_fast.audit.epsilon import EpsilonBound, epsilon_ceiling, epsilon_lower_bound
+from amu_fast.audit.epsilon import EpsilonLowerBound, epsilon_ceiling, epsilon_lower_bound
 from amu_fast.audit.evidence import Evidence
 from amu_fast.audit.intervals import (
     MIN_UNITS,
@@ -82,7 +82,7 @@ __all__ = [
     "Claim",
     "Conditions",
     "Control",
-    "EpsilonBound",
+    "EpsilonLowerBound",
     "Evidence",
     "Interval",
     "IntervalTest",

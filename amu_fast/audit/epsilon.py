@@ -26,7 +26,7 @@ MIN_MODELS = 16
 
 
 @dataclass(frozen=True)
-class EpsilonBound:
+class EpsilonLowerBound:
     """Lower bound on epsilon, over all examples at once.
 
     Attributes:
@@ -48,7 +48,7 @@ class EpsilonBound:
     per_example: tuple[float, ...]
 
 
-def epsilon_lower_bound(forgotten: Any, never: Any, *, level: float = 0.95, seed: int = 0) -> EpsilonBound:
+def epsilon_lower_bound(forgotten: Any, never: Any, *, level: float = 0.95, seed: int = 0) -> EpsilonLowerBound:
     """Clopper-Pearson bound: threshold and side from one half of the models, judged on the other, Bonferroni over rows.
 
     log(low(p)/high(q)) for the shares p and q of the two worlds' models on one side of the threshold, each end at
@@ -84,7 +84,7 @@ def epsilon_lower_bound(forgotten: Any, never: Any, *, level: float = 0.95, seed
     full, none = np.array([len(judge_in), 0]), np.array([0, len(judge_out)])
     ceiling = max(0.0, float(judge.log_ratios(full, none).max()))
     judged = (len(judge_in), len(judge_out))
-    return EpsilonBound(bounds[best], best, ceiling, level, judged, examples, tuple(bounds))
+    return EpsilonLowerBound(bounds[best], best, ceiling, level, judged, examples, tuple(bounds))
 
 
 def epsilon_ceiling(models: int, examples: int = 1, level: float = 0.95) -> float:

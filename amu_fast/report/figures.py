@@ -10,7 +10,7 @@ import numpy as np
 
 from amu_fast.errors import DataError
 from amu_fast.report import canvas
-from amu_fast.report.canvas import BLUE, CYCLE, DASHES, GREEN, GREY, INK, MARKERS, ORANGE, PURPLE, VERMILION
+from amu_fast.report.canvas import BLUE, CYCLE, DASHES, GREEN, GREY, INK, MARKERS, ORANGE, PURPLE, SKY, VERMILION
 
 if TYPE_CHECKING:
     from amu_fast.audit.metrics import Array
@@ -20,14 +20,22 @@ LOSS_FLOOR = 1e-6
 BINS = 40
 PART_STYLE = {"retain": (GREY, ":"), "forget": (VERMILION, "-"), "test": (BLUE, "--")}
 
-_PLAYER_PANELS: tuple[tuple[str, tuple[tuple[str, str, str, Any], ...]], ...] = (
+LOG_PANELS = ("gradient bound", "residual")
+PLAYER_PANELS: tuple[tuple[str, tuple[tuple[str, str, str, Any], ...]], ...] = (
     ("loss", (("retain_loss", "retain (unlearner)", BLUE, "-"), ("forget_loss", "forget", VERMILION, "--"))),
     ("payoff", (("payoff", "auditor", VERMILION, "-"), ("permuted_payoff", "null: labels permuted", GREY, "--"))),
     ("forget − validation loss", (("loss_gap", "gap", PURPLE, "-"),)),
     ("accuracy", (("auditor_accuracy", "auditor, held-out rows", GREEN, "-"),)),
     ("gradient bound", (("gradient_bound", "bound on the gradient's error", ORANGE, "-"),)),
+    (
+        "residual",
+        (
+            ("adjoint_residual", "auditor's adjoint system", SKY, "-"),
+            ("ihvp_residual", "influence system, relative", INK, "--"),
+        ),
+    ),
 )
-_PLAYER_NAMES = tuple(name for _, lines in _PLAYER_PANELS for name, *_ in lines)
+_PLAYER_NAMES = tuple(name for _, lines in PLAYER_PANELS for name, *_ in lines)
 
 
 @dataclass(frozen=True)
@@ -78,16 +86,19 @@ def loss_histograms(models: Mapping[str, Mapping[str, Any]], title: str = "Losse
     return canvas.png(figure)
 
 
-def roc(curves: Mapping[str, RocCurve], title: str = "ROC of the attack") -> bytes:
+def roc(
+    curves: Mapping[str, RocCurve], title: str = "ROC of the attack", size: tuple[float, float] = (5.2, 4.8)
+) -> bytes:
     """ROC curves in log-log axes with their pointwise bands, none drawn below 10/n (S5).
 
     Args:
         curves: label to curve, as from `amu_fast.audit.roc.roc_curve`; the first is drawn on top.
         title: names the attack.
+        size: width and height in inches.
     """
     if not curves:
         raise DataError("roc got no curve; pass {'unlearned': roc_curve(members, nonmembers), ...}")
-    figure, axes = canvas.new_figure(5.2, 4.8)
+    figure, axes = canvas.new_figure(*size)
     canvas.dress(axes, "false-positive rate", "true-positive rate", title)
     floor = min(float(curve.fpr[0]) for curve in curves.values())
     bottom = floor / 3.0
@@ -115,7 +126,7 @@ def player_curves(history: Mapping[str, Sequence[float | None]], title: str = "B
         history: the report's columns; "used" (gradient samples) is the x axis, panels without data are left out.
         title: of the figure.
     """
-    panels = [(label, lines) for label, lines in _PLAYER_PANELS if any(_recorded(history, name) for name, *_ in lines)]
+    panels = [(label, lines) for label, lines in PLAYER_PANELS if any(recorded(history, name) for name, *_ in lines)]
     if not panels or "used" not in history:
         raise DataError(f"history needs 'used' and at least one of {_PLAYER_NAMES}, got {sorted(history)}")
     figure, grid = canvas.new_figure(6.4, 1.0 + 1.5 * len(panels), nrows=len(panels), sharex=True, squeeze=False)
@@ -123,10 +134,10 @@ def player_curves(history: Mapping[str, Sequence[float | None]], title: str = "B
     for axes, (label, lines) in zip(grid[:, 0], panels, strict=True):
         canvas.dress(axes, "", label, title if axes is grid[0, 0] else "")
         for name, text, colour, dash in lines:
-            if _recorded(history, name):
-                _smoothed(axes, used, history[name], text, colour, dash)
-        if label == "gradient bound":
-            _log_scale(axes, history["gradient_bound"])
+            if recorded(history, name):
+                smoothed(axes, used, history[name], text, colour, dash)
+        if label in LOG_PANELS:
+            log_scale(axes, [v for name, *_ in lines for v in history.get(name, ())])
         axes.legend(fontsize=7, frameon=False, loc="best")
     grid[-1, 0].set_xlabel("gradient samples used", fontsize=9, color=INK)
     canvas.caption(figure, "Pale: each step. Strong: running mean. A payoff at its null is what chance earns.")
@@ -169,11 +180,12 @@ def budget_gap(
     return canvas.png(figure)
 
 
-def _recorded(history: Mapping[str, Sequence[float | None]], name: str) -> bool:
+def recorded(history: Mapping[str, Sequence[float | None]], name: str) -> bool:
+    """Whether any step recorded a finite value of that name."""
     return any(v is not None and np.isfinite(v) for v in history.get(name, ()))
 
 
-def _log_scale(axes: Any, column: Sequence[float | None]) -> None:
+def log_scale(axes: Any, column: Sequence[float | None]) -> None:
     """A log axis around the positive values; linear where there are none (every problem skipped)."""
     positive = [v for v in column if v is not None and np.isfinite(v) and v > 0]
     if positive:
@@ -181,7 +193,7 @@ def _log_scale(axes: Any, column: Sequence[float | None]) -> None:
         axes.set_ylim(min(positive) / 2.0, max(positive) * 2.0)
 
 
-def _smoothed(axes: Any, used: Array, column: Sequence[float | None], label: str, colour: str, dash: Any) -> None:
+def smoothed(axes: Any, used: Array, column: Sequence[float | None], label: str, colour: str, dash: Any) -> None:
     """Each recorded step pale, and a running mean over a twentieth of them strong."""
     values = np.array([np.nan if v is None else v for v in column], float)
     keep = np.isfinite(values)

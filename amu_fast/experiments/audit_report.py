@@ -102,7 +102,7 @@ def make_audit(
     examples, private = row_parts(unit, case.models, secrets.token_bytes(32) if key is None else key, title)
     parts: dict[str, Any] = {
         "verdict": verdict,
-        "comparison": comparison(unit, case.models["unlearned"], case.method.name, _seconds(case)),
+        "comparison": comparison(unit, case.models["unlearned"], NAMES["unlearned"], _seconds(case)),
         "losses": _losses(case),
         "roc": curves or None,
         "history": None if case.run is None or case.run.result is None else case.run.result.report.history or None,
@@ -260,7 +260,7 @@ def _reasons(case: _Judged) -> dict[str, str]:
     reasons = dict.fromkeys(PARTS, "not measured")
     return {
         **reasons,
-        "verdict": "Not judged: no verdict was asked for.",
+        "verdict": "This report measures, and draws no conclusion: no verdict was asked for.",
         "roc": "Too few non-members for a curve (S5), or no attack with a fixed score.",
         "history": history,
         "attacks": "No attack could be run; see the values of part 2 for why.",

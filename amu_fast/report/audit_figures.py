@@ -9,15 +9,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from amu_fast.report import canvas, figures
-from amu_fast.report.canvas import BLUE, CYCLE, DASHES, GREY, INK, MARKERS, VERMILION
+from amu_fast.report.canvas import BLUE, CYCLE, DASHES, GREEN, GREY, INK, MARKERS, ORANGE
 
 if TYPE_CHECKING:
     from amu_fast.report.binned import Histogram, LossHistograms, RocRecord
-    from amu_fast.report.comparison import Comparison
+    from amu_fast.report.comparison import Comparison, MethodRuns
     from amu_fast.report.document import ExampleSummary
 
-PANEL = (4.4, 2.9)
-_DODGE = 0.22
+PANEL = (3.7, 2.7)
+"""Inches; drawn about as wide on a phone and in a column of three, so that the letters keep their size."""
+MODEL_STYLE = {
+    "unlearned": (INK, "-"),
+    "retrained": (BLUE, "--"),
+    "original": (ORANGE, "-."),
+    "another retrain": (GREEN, (0, (5, 1))),
+}
+_DODGE = 0.21
 _SMALL = 8
 
 
@@ -26,45 +33,56 @@ class Picture:
     """A figure with the words for those who do not see it.
 
     Attributes:
+        title: above it.
         png: its bytes.
         alt: what it shows, with its main numbers.
-        caption: what to look for.
+        caption: below it, what to look for; may be empty.
     """
 
+    title: str
     png: bytes
     alt: str
-    caption: str
+    caption: str = ""
 
 
 def differences(comparison: Comparison) -> Picture:
     """Per metric the signed difference of each row to the retrained model, its interval, and the margin as a band."""
-    rows, metrics = comparison.rows, comparison.metrics
-    figure, axes = canvas.new_figure(6.4, 0.9 + 0.3 * len(metrics) * max(2, len(rows)))
+    rows, metrics = (*comparison.methods, comparison.floor), comparison.metrics
+    figure, axes = canvas.new_figure(5.2, 1.0 + 0.21 * len(metrics) * (1 + len(rows)))
     canvas.dress(axes, "difference to retrained, points")
     said = []
     for place, metric in enumerate(metrics):
         margin = comparison.margins.get(metric)
         if margin is not None:
-            label = "margin" if place == 0 else None
-            axes.fill_betweenx([place - 0.42, place + 0.42], -margin, margin, color=BLUE, alpha=0.1, lw=0, label=label)
-        for index, runs in enumerate(reversed(rows)):
+            band = [place - 0.42, place + 0.42]
+            axes.fill_betweenx(band, -margin, margin, color=BLUE, alpha=0.1, lw=0, label="_" if place else "margin")
+        for index, runs in enumerate(rows):
             value = 100 * sum(runs.differences[metric]) / runs.units
-            interval = runs.interval(metric)
-            error = None if interval is None else _error(value, interval.scaled(100))
             height = place + _DODGE * (index - (len(rows) - 1) / 2)
-            style = {"color": CYCLE[index % len(CYCLE)], "marker": MARKERS[index % len(MARKERS)]}
-            name = runs.name if place == 0 else None
-            axes.errorbar([value], [height], xerr=error, capsize=2.5, lw=1.5, ms=5, ls="none", label=name, **style)
+            _bar(axes, value, height, runs, metric, index, label="" if place else runs.name)
             said.append(f"{_title(comparison, metric)} of {runs.name} {value:+.1f}")
     axes.axvline(0, color=INK, linewidth=0.9)
-    axes.set_yticks(range(len(metrics)), [_title(comparison, m) for m in metrics], fontsize=9)
+    axes.set_yticks(range(len(metrics)), [_wrapped(_title(comparison, m)) for m in metrics], fontsize=9)
+    axes.tick_params(axis="y", length=0, labelcolor=INK)
+    axes.grid(False, axis="y")
     axes.invert_yaxis()
-    figure.legend(fontsize=_SMALL, frameon=False, loc="outside upper left", ncols=2)
+    _legend(figure)
     return Picture(
+        "",
         canvas.png(figure),
         f"Differences to the retrained model in points: {'; '.join(said)}.",
         "A model that forgot lies at zero. Shaded: the margin fixed before the audit. Bars: the intervals of the table.",
     )
+
+
+def _bar(axes: Any, value: float, height: float, runs: MethodRuns, metric: str, index: int, label: str) -> None:
+    interval = runs.interval(metric)
+    colour, _ = MODEL_STYLE.get(runs.name, (CYCLE[index % len(CYCLE)], "-"))
+    if interval is not None:
+        ends = interval.scaled(100)
+        axes.plot([ends.low, ends.high], [height, height], color=colour, lw=1.6, solid_capstyle="butt")
+    marker = MARKERS[index % len(MARKERS)]
+    axes.plot([value], [height], color=colour, marker=marker, ms=5.5, ls="none", label=label or "_")
 
 
 def loss_panels(losses: LossHistograms) -> tuple[Picture, ...]:
@@ -79,7 +97,7 @@ def loss_panels(losses: LossHistograms) -> tuple[Picture, ...]:
 
 def _loss_panel(model: str, parts: Mapping[str, Histogram], top: float, span: tuple[float, float]) -> Picture:
     figure, axes = canvas.new_figure(*PANEL)
-    canvas.dress(axes, "loss in nats (log scale)", "share of rows", model)
+    canvas.dress(axes, "loss in nats (log scale)", "share of rows")
     axes.set_xscale("log")
     for part, histogram in parts.items():
         colour, dash = figures.PART_STYLE.get(part, (INK, "-"))
@@ -87,10 +105,12 @@ def _loss_panel(model: str, parts: Mapping[str, Histogram], top: float, span: tu
         axes.stairs(histogram.shares, histogram.edges, color=colour, linestyle=dash, linewidth=1.5, label=label)
         if part == "forget":
             axes.stairs(histogram.shares, histogram.edges, color=colour, alpha=0.15, fill=True)
+    axes.set_xticks([1e-6, 1e-4, 1e-2, 1.0, 1e2])
+    axes.minorticks_off()
     axes.set(xlim=span, ylim=(0, top))
-    axes.legend(fontsize=_SMALL, frameon=False, loc="upper left")
+    _legend(figure)
     medians = ", ".join(f"{part} {_median(h):.2g}" for part, h in parts.items())
-    return Picture(canvas.png(figure), f"Loss histogram of the {model} model. Median loss about: {medians}.", model)
+    return Picture(model, canvas.png(figure), f"Loss histogram of the {model} model. Median loss about: {medians}.")
 
 
 def roc_panels(records: Sequence[RocRecord]) -> tuple[Picture, ...]:
@@ -98,10 +118,12 @@ def roc_panels(records: Sequence[RocRecord]) -> tuple[Picture, ...]:
     pictures = []
     for attack in dict.fromkeys(record.attack for record in records):
         mine = [record for record in records if record.attack == attack]
-        png = figures.roc({r.model: r.curve() for r in mine}, attack, size=(4.4, 4.1))
+        curves = {record.model: record.curve() for record in mine}
+        png = figures.roc(curves, "", size=(PANEL[0], 3.5), styles=MODEL_STYLE, note=False)
         rates = "; ".join(f"{r.model} {_rate_near(r, 0.05)}" for r in mine)
         game = "in the game" if any(r.in_game for r in mine) else "not in the game"
-        pictures.append(Picture(png, f"ROC curves of the attack {attack}: {rates}.", f"{attack} ({game})"))
+        rows = f"{mine[0].members:,} forget rows against {mine[0].nonmembers:,} test rows"
+        pictures.append(Picture(attack, png, f"ROC curves of the attack {attack}: {rates}.", f"{game}; {rows}"))
     return tuple(pictures)
 
 
@@ -115,32 +137,36 @@ def player_panels(history: Mapping[str, Sequence[float | None]]) -> tuple[Pictur
         present = [line for line in lines if figures.recorded(history, line[0])]
         if not present:
             continue
-        figure, axes = canvas.new_figure(PANEL[0], 2.4)
-        canvas.dress(axes, "gradient samples used", label)
+        figure, axes = canvas.new_figure(PANEL[0], 2.3)
+        canvas.dress(axes, "gradient samples used")
         for name, words, colour, dash in present:
             figures.smoothed(axes, used, history[name], words, colour, dash)
         if label in figures.LOG_PANELS:
             figures.log_scale(axes, [v for name, *_ in present for v in history[name]])
-        axes.legend(fontsize=_SMALL, frameon=False, loc="best")
+        if len(present) > 1:
+            _legend(figure)
         said = "; ".join(f"{words}: {_first_last(history[name])}" for name, words, *_ in present)
-        pictures.append(Picture(canvas.png(figure), f"{label} over the run. {said}.", label))
+        caption = present[0][1] if len(present) == 1 else ""
+        pictures.append(Picture(label, canvas.png(figure), f"{label} over the run. {said}.", caption))
     return tuple(pictures)
 
 
 def changes(examples: ExampleSummary) -> Picture:
     """How far the forget rows' scores moved, unlearned and retrained."""
     figure, axes = canvas.new_figure(*PANEL)
-    canvas.dress(axes, f"change of {examples.score}, model − original", "share of forget rows")
-    shown = (("unlearned", examples.unlearned, VERMILION, "-"), ("retrained", examples.retrained, BLUE, "--"))
+    canvas.dress(axes, f"change of {examples.score}", "share of forget rows")
+    shown = {"unlearned": examples.unlearned, "retrained": examples.retrained}
     said = []
-    for name, histogram, colour, dash in shown:
+    for name, histogram in shown.items():
         if histogram is not None:
+            colour, dash = MODEL_STYLE[name]
             axes.stairs(histogram.shares, histogram.edges, color=colour, linestyle=dash, linewidth=1.5, label=name)
             said.append(f"{name} median about {_median(histogram):+.1f}")
     axes.axvline(0, color=GREY, linewidth=0.9)
-    axes.set_xlim(*_occupied([h for _, h, *_ in shown if h is not None]))
-    axes.legend(fontsize=_SMALL, frameon=False, loc="upper left")
+    axes.set_xlim(*_occupied([h for h in shown.values() if h is not None]))
+    _legend(figure)
     return Picture(
+        "",
         canvas.png(figure),
         f"Change of {examples.score} of the forget rows: {'; '.join(said)}.",
         "Left of zero: the model recognises the row less than the original did. The two outlines should agree.",
@@ -154,8 +180,13 @@ def _occupied(histograms: Sequence[Histogram]) -> tuple[float, float]:
     return edges[max(0, used[0] - 1)], edges[min(len(edges) - 1, used[-1] + 2)]
 
 
-def _error(value: float, interval: Any) -> Any:
-    return np.maximum(0.0, [[value - interval.low], [interval.high - value]])
+def _legend(figure: Any) -> None:
+    """Above the axes, where it hides nothing."""
+    figure.legend(fontsize=_SMALL, frameon=False, loc="outside upper left", ncols=4, columnspacing=1.2, handlelength=1.6)
+
+
+def _wrapped(title: str) -> str:
+    return title.replace(" (", "\n(")
 
 
 def _title(comparison: Comparison, metric: str) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Literal
 
 from amu_fast.audit.intervals import Interval
 from amu_fast.errors import DataError
@@ -17,72 +16,10 @@ from amu_fast.report.binned import Histogram, LossHistograms, RocRecord
 from amu_fast.report.comparison import Comparison
 from amu_fast.report.provenance import Provenance
 from amu_fast.report.report import AttackRecord, Cost, MethodRecord, Metric
+from amu_fast.report.verdict_record import VerdictRecord
 from amu_fast.report.writing import write_atomic
 
 SCHEMA = "amu-fast-audit/1"
-
-Outcome = Literal["meets_policy", "fails", "inconclusive", "no_certificate"]
-State = Literal["HOLDS", "VIOLATED", "UNDECIDED", "NOT_EVALUABLE"]
-
-
-@dataclass(frozen=True)
-class Reason:
-    """Why the verdict is what it is.
-
-    Attributes:
-        code: stable, for machines.
-        sentence: the same for people.
-    """
-
-    code: str
-    sentence: str
-
-
-@dataclass(frozen=True)
-class ClaimRecord:
-    """One claim about the model, its evidence and its state.
-
-    Attributes:
-        name: what is claimed about.
-        state: HOLDS, VIOLATED, UNDECIDED or NOT_EVALUABLE.
-        required: whether the verdict depends on it.
-        interval: 90 % interval of the figure that is judged, as a fraction; None where there is none.
-        margin: what the interval must lie within, as a fraction; None where none was fixed.
-        sentence: the claim in words.
-        reason: why it is in this state; empty where the interval says it.
-    """
-
-    name: str
-    state: State
-    required: bool
-    interval: Interval | None
-    margin: float | None
-    sentence: str
-    reason: str = ""
-
-
-@dataclass(frozen=True)
-class VerdictRecord:
-    """The verdict by docs/statistics.md.
-
-    Attributes:
-        outcome: in one word.
-        exit_code: of a command that gates on it.
-        reasons: at least one.
-        thresholds: name to value, fixed before the audit.
-        claims: all of them, required or not.
-    """
-
-    outcome: Outcome
-    exit_code: int
-    reasons: tuple[Reason, ...]
-    thresholds: Mapping[str, float]
-    claims: tuple[ClaimRecord, ...]
-
-    def __post_init__(self) -> None:
-        if not self.reasons:
-            raise DataError(f"the verdict {self.outcome!r} needs at least one reason; pass reasons=(Reason(...),)")
-
 
 @dataclass(frozen=True)
 class Subject:

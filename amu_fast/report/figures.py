@@ -87,7 +87,12 @@ def loss_histograms(models: Mapping[str, Mapping[str, Any]], title: str = "Losse
 
 
 def roc(
-    curves: Mapping[str, RocCurve], title: str = "ROC of the attack", size: tuple[float, float] = (5.2, 4.8)
+    curves: Mapping[str, RocCurve],
+    title: str = "ROC of the attack",
+    *,
+    size: tuple[float, float] = (5.2, 4.8),
+    styles: Mapping[str, tuple[str, Any]] | None = None,
+    note: bool = True,
 ) -> bytes:
     """ROC curves in log-log axes with their pointwise bands, none drawn below 10/n (S5).
 
@@ -95,6 +100,8 @@ def roc(
         curves: label to curve, as from `amu_fast.audit.roc.roc_curve`; the first is drawn on top.
         title: names the attack.
         size: width and height in inches.
+        styles: label to colour and dash; the palette in its order where absent.
+        note: write below how to read the bands.
     """
     if not curves:
         raise DataError("roc got no curve; pass {'unlearned': roc_curve(members, nonmembers), ...}")
@@ -104,7 +111,8 @@ def roc(
     bottom = floor / 3.0
     axes.plot([floor, 1.0], [floor, 1.0], color=GREY, linewidth=0.9, linestyle=(0, (1, 2)), label="chance")
     for index, (label, curve) in enumerate(curves.items()):
-        colour, dash, order = CYCLE[index % len(CYCLE)], DASHES[index % len(DASHES)], 20 - index
+        colour, dash = (styles or {}).get(label, (CYCLE[index % len(CYCLE)], DASHES[index % len(DASHES)]))
+        order = 20 - index
         low, high = (np.maximum(v, bottom) for v in (curve.low, curve.high))
         drawn = np.where(curve.tpr > 0, curve.tpr, np.nan)
         axes.fill_between(curve.fpr, low, high, color=colour, alpha=0.13, linewidth=0, zorder=order - 10)
@@ -114,8 +122,9 @@ def roc(
         axes.text(rate * 1.04, bottom * 1.1, f"{100 * rate:g} %", fontsize=7, color=GREY)
     axes.set(xscale="log", yscale="log", xlim=(floor, 1.0), ylim=(bottom, 1.0))
     axes.legend(fontsize=8, frameon=False, loc="lower right")
-    level = 100 * next(iter(curves.values())).level
-    canvas.caption(figure, f"Bands: {level:g} % at each point separately, rows resampled. No curve below FPR 10/n.")
+    if note:
+        level = 100 * next(iter(curves.values())).level
+        canvas.caption(figure, f"Bands: {level:g} % at each point separately, rows resampled. No curve below FPR 10/n.")
     return canvas.png(figure)
 
 

@@ -60,6 +60,7 @@ def render(document: AuditDocument, private: PrivateTable | None = None) -> str:
             pictures=_pictures(document),
             outcome=_outcome(document),
             states=words.STATES,
+            sides=words.SIDES,
             attack_intervals=_attack_intervals(document),
             control_intervals=_control_intervals(document),
             difference_intervals=_difference_intervals(document),
@@ -103,7 +104,10 @@ def _pictures(document: AuditDocument) -> dict[str, tuple[Picture, ...]]:
 
 
 def _outcome(document: AuditDocument) -> tuple[str, str, str]:
-    return words.NOT_JUDGED if document.verdict is None else words.OUTCOMES[document.verdict.outcome]
+    if document.verdict is None:
+        sign, word, _ = words.NOT_JUDGED
+        return sign, word, document.missing["verdict"]
+    return words.OUTCOMES[document.verdict.outcome]
 
 
 def _difference_intervals(document: AuditDocument) -> list[Interval | None]:

@@ -15,7 +15,7 @@ NO_RETRAIN = (
     "an attack's AUC alone is no evidence of forgetting (S6)."
 )
 _REASONS = {
-    "verdict": f"Not judged. {NO_RETRAIN}",
+    "verdict": NO_RETRAIN,
     "comparison": NO_RETRAIN,
     "losses": "Losses were not measured: no test rows were given, or this report was read back from a file.",
     "roc": "No scores were kept: no test rows were given, too few for a curve, or the report was read from a file.",

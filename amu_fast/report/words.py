@@ -32,7 +32,7 @@ OUTCOMES: Mapping[str, tuple[str, str, str]] = {
     "no_certificate": ("!", "No certificate", "The audit itself is unsound, so nothing follows from it."),
 }
 """Outcome to sign, words and meaning."""
-NOT_JUDGED = ("·", "Not judged", "This report measures, and draws no conclusion.")
+NOT_JUDGED = ("–", "Not judged", "")
 
 STATES: Mapping[str, str] = {
     "HOLDS": "holds",
@@ -40,6 +40,8 @@ STATES: Mapping[str, str] = {
     "UNDECIDED": "undecided",
     "NOT_EVALUABLE": "not evaluable",
 }
+
+SIDES: Mapping[str, str] = {"both": "within ±", "at_least": "at least −", "at_most": "at most "}
 
 _SCOPES = {
     "this model": "for this model only (rows resampled; nothing about other splits or seeds)",

@@ -149,6 +149,26 @@ def accuracy_difference(first: Any, second: Any, level: float = 0.95) -> Interva
     return Interval((gained - lost) / n, low, high, level, "this model", "Agresti-Min", (n,))
 
 
+def clustered_mean(values: Any, clusters: Any, level: float = 0.95) -> Interval:
+    """Interval of a mean over rows, by person: x -+ t_{I-1} sqrt(I/(I-1) sum_c (sum_{i in c} (x_i - x))^2)/n (S4).
+
+    Args:
+        values: one per row (n,), for example the difference of two models' correctness.
+        clusters: person of each row (n,); I >= 2 of them.
+        level: coverage.
+    """
+    x, ids = as_scores(values, "row values"), np.asarray(clusters)
+    if ids.shape != x.shape:
+        raise DataError(f"clusters must name one person per row, {x.shape}, got {ids.shape}")
+    codes = np.unique(ids, return_inverse=True)[1]
+    count, mean = int(codes.max()) + 1, float(x.mean())
+    if count < 2:
+        raise DataError(f"an interval by person needs at least 2 persons, got {count}")
+    sums = np.bincount(codes, weights=x - mean)
+    half = _t_quantile(level, count - 1) * math.sqrt(count / (count - 1) * float(sums @ sums)) / len(x)
+    return Interval(mean, mean - half, mean + half, level, "this model", "cluster t", (count,))
+
+
 def equivalent(interval: Interval, margin: float) -> bool:
     """Two one-sided tests at 5 %: the 90 % interval of a difference lies strictly within the margin."""
     if not margin > 0:

@@ -55,4 +55,6 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}; leave out --private, or make the audit again") from error
+        raise DataError(
+            f"cannot read {path}: {error.strerror}; leave out --private, or make the audit again"
+        ) from error

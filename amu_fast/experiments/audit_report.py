@@ -18,41 +18,25 @@ from amu_fast.audit.attacks import (
     PaperAttack,
     SplitOutputs,
 )
-from amu_fast.audit.intervals import TOST_LEVEL, Interval, accuracy_difference, accuracy_interval
-from amu_fast.audit.metrics import collapsed
+from amu_fast.audit.intervals import TOST_LEVEL, accuracy_interval
+from amu_fast.audit.judging import judge
+from amu_fast.audit.margins import Margins
 from amu_fast.errors import DataError
-from amu_fast.experiments.evaluate import HEADLINE
+from amu_fast.experiments.beside import ACCURACIES, NAMES, comparison, correct
 from amu_fast.experiments.example_rows import row_parts
 from amu_fast.experiments.runs import MethodRun
 from amu_fast.report.binned import LossHistograms, RocRecord
-from amu_fast.report.comparison import Comparison, MethodRuns
-from amu_fast.report.document import (
-    PARTS,
-    AuditDocument,
-    CostRecord,
-    PanelRow,
-    RobustnessRecord,
-    Subject,
-    VerdictRecord,
-)
+from amu_fast.report.document import AuditDocument, CostRecord, PanelRow, RobustnessRecord, Subject
 from amu_fast.report.provenance import Provenance
 from amu_fast.report.report import AttackRecord, MethodRecord, Metric
+from amu_fast.report.verdict_record import VerdictRecord
 
 if TYPE_CHECKING:
+    from amu_fast.audit.verdict import Conditions
     from amu_fast.experiments.units import Unit
     from amu_fast.protocols import Attack
     from amu_fast.report.private import PrivateTable
 
-MARGINS = {"retain_accuracy": 3.0, "forget_accuracy": 3.0, "test_accuracy": 1.0, "attack_auc": 5.0}
-"""Equivalence margins in points, fixed before any audit (S8)."""
-LABELS = {
-    "retain_accuracy": "retain accuracy",
-    "forget_accuracy": "forget accuracy",
-    "test_accuracy": "test accuracy",
-    "attack_auc": "attack AUC (calibrated loss)",
-}
-NAMES = {"unlearned": "unlearned", "retrain": "retrained", "original": "original", "floor": "another retrain"}
-_ACCURACIES = ("retain", "forget", "test")
 _CURVES = ("unlearned", "retrain", "original")
 _GAMES = ("Stackelberg", "ScoreMomentMatching")
 
@@ -65,9 +49,9 @@ class _Judged:
     method: MethodRecord
     run: MethodRun | None
     models: Mapping[str, SplitOutputs]
+    attacks: Sequence[Attack]  # those that could be run
     found: Mapping[str, Mapping[str, AttackResult]]  # attack to model to result
     refused: Mapping[str, str]  # attack to why it could not be run
-    how: Mapping[str, str]
 
 
 def make_audit(
@@ -75,7 +59,8 @@ def make_audit(
     judged: MethodRun | nn.Module,
     attacks: Sequence[Attack] | None = None,
     *,
-    verdict: VerdictRecord | None = None,
+    margins: Margins | None = None,
+    conditions: Conditions | None = None,
     robustness: Sequence[RobustnessRecord] = (),
     key: bytes | None = None,
     title: str | None = None,
@@ -85,9 +70,10 @@ def make_audit(
     Args:
         unit: With its original (positive control), retrain (reference), floor (negative control) and references.
         judged: A method's run on this unit, or a model.
-        attacks: None: calibrated loss, loss, the paper's attack and a linear SVM, each marked by whether its score
-            was in the method's game.
-        verdict: None: part 1 says that the model was not judged.
+        attacks: The verdict rests on the first three. None: calibrated loss, loss, a linear SVM and the paper's
+            attack, each marked by whether its score was in the method's game.
+        margins: None: the defaults of S8.
+        conditions: What the verdict rests on beside the claims; None: nothing is amiss.
         robustness: What relearning and quantisation brought back, if tried.
         key: For the keyed ids of the private table; None: a fresh one, under which ids tell rows apart within this
             table and nowhere else.
@@ -96,18 +82,20 @@ def make_audit(
     Returns:
         The document that may be shared, and the table of single rows that may not.
     """
-    case = _judge(unit, judged, attacks)
-    curves = _roc(case)
+    margins = Margins() if margins is None else margins
+    case = _attacked(unit, judged, attacks)
+    verdict = judge(case.models, case.attacks, margins=margins, conditions=conditions)
+    thresholds = {name: value for name, value in margins.to_plain().items() if value is not None}
     title = f"{unit.task.data}: {len(unit.splits.rows('forget'))} rows, {case.method.name}" if title is None else title
     examples, private = row_parts(unit, case.models, secrets.token_bytes(32) if key is None else key, title)
     parts: dict[str, Any] = {
-        "verdict": verdict,
-        "comparison": comparison(unit, case.models["unlearned"], NAMES["unlearned"], _seconds(case)),
+        "verdict": VerdictRecord.of(verdict, thresholds),
+        "comparison": comparison(unit, case.models["unlearned"], _seconds(case), margins),
         "losses": _losses(case),
-        "roc": curves or None,
+        "roc": _roc(case) or None,
         "history": None if case.run is None or case.run.result is None else case.run.result.report.history or None,
         "examples": examples,
-        "attacks": tuple(_panel_row(case, name) for name in case.found) or None,
+        "attacks": tuple(_panel_row(case, attack) for attack in case.attacks) or None,
         "robustness": tuple(robustness) or None,
         "cost": _cost(case),
         "provenance": Provenance.collect(case.method.config, unit.splits),
@@ -122,52 +110,29 @@ def make_audit(
     return document, private
 
 
-def comparison(unit: Unit, outputs: SplitOutputs, name: str, seconds: float | None) -> Comparison:
-    """A model, the original and the floor beside retrain: differences with intervals over this unit's rows."""
-    rows = [("original", unit.outputs["original"], unit.seconds["original"]), (name, outputs, seconds)]
-    floor = method_row(unit, NAMES["floor"], unit.outputs["floor"], unit.seconds["floor"])
-    made = tuple(method_row(unit, *row) for row in reversed(rows))
-    return Comparison(made, floor, HEADLINE, "Signed differences to the retrained model", LABELS, MARGINS)
-
-
-def method_row(unit: Unit, name: str, outputs: SplitOutputs, seconds: float | None) -> MethodRuns:
-    """One row of the comparison; a time that is not known is nan."""
-    intervals, tost = (row_intervals(unit, outputs, level) for level in (0.95, TOST_LEVEL))
-    accuracies = [float(_correct(o, "test").mean()) for o in (outputs, unit.outputs["retrain"])]
-    return MethodRuns(
-        name=name,
-        differences={metric: (intervals[metric].value,) for metric in HEADLINE},
-        seconds=(float("nan") if seconds is None else seconds,),
-        collapses=int(collapsed(*accuracies)),
-        row_intervals=intervals,
-        tost_intervals=tost,
-    )
-
-
-def row_intervals(unit: Unit, outputs: SplitOutputs, level: float) -> dict[str, Interval]:
-    """Intervals over the unit's rows of the headline differences to retrain."""
-    retrain = unit.outputs["retrain"]
-    intervals = {
-        f"{part}_accuracy": accuracy_difference(_correct(outputs, part), _correct(retrain, part), level)
-        for part in _ACCURACIES
-    }
-    attack = CalibratedLoss(unit.references)
-    return {**intervals, "attack_auc": attack.run(outputs).difference_to(attack.run(retrain), level=level)}
-
-
-def _judge(unit: Unit, judged: MethodRun | nn.Module, attacks: Sequence[Attack] | None) -> _Judged:
+def _attacked(unit: Unit, judged: MethodRun | nn.Module, attacks: Sequence[Attack] | None) -> _Judged:
     run = None if isinstance(judged, nn.Module) else judged
     outputs = unit.outputs_of(judged) if isinstance(judged, nn.Module) else judged.outputs
     method = MethodRecord("model as given", {}) if run is None else run.record.method
     models = {"unlearned": outputs, **{role: unit.outputs[role] for role in ("retrain", "original", "floor")}}
-    found, refused, how = {}, {}, {}
-    for attack in _default_attacks(unit, method) if attacks is None else attacks:
-        how[attack.name] = (inspect.getdoc(type(attack)) or "").partition("\n")[0]
-        try:
-            found[attack.name] = {role: attack.run(out, unit.splits) for role, out in models.items()}
-        except DataError as error:
-            refused[attack.name] = str(error)
-    return _Judged(unit, method, run, models, found, refused, how)
+    found, refused = {}, {}
+    attacks = _default_attacks(unit, method) if attacks is None else attacks
+    for attack in attacks:
+        results = _results(attack, models)
+        if isinstance(results, str):
+            refused[attack.name] = results
+        else:
+            found[attack.name] = results
+    kept = [attack for attack in attacks if attack.name in found]
+    return _Judged(unit, method, run, models, kept, found, refused)
+
+
+def _results(attack: Attack, models: Mapping[str, SplitOutputs]) -> dict[str, AttackResult] | str:
+    """Of the attack on each model, or why it cannot be run on these rows: an audit is not lost for that."""
+    try:
+        return {role: attack.run(outputs, None) for role, outputs in models.items()}
+    except DataError as error:
+        return str(error)
 
 
 def _default_attacks(unit: Unit, method: MethodRecord) -> list[Attack]:
@@ -188,12 +153,12 @@ def scores_in_game(method: MethodRecord) -> tuple[bool, bool]:
     return True, str(scores).endswith(".logits_and_loss")
 
 
-def _panel_row(case: _Judged, name: str) -> PanelRow:
-    results = case.found[name]
+def _panel_row(case: _Judged, attack: Attack) -> PanelRow:
+    results = case.found[attack.name]
     retrain = results["retrain"]
     return PanelRow(
         record=AttackRecord.of(results["unlearned"], retrain),
-        how=case.how[name],
+        how=(inspect.getdoc(type(attack)) or "").partition("\n")[0],
         retrained=retrain.auc,
         positive=results["original"].difference_to(retrain),
         negative=results["floor"].difference_to(retrain, level=TOST_LEVEL),
@@ -219,7 +184,7 @@ def _losses(case: _Judged) -> LossHistograms:
 
 def _values(case: _Judged, role: str) -> dict[str, Metric]:
     outputs = case.models[role]
-    values = {f"{part}_accuracy": Metric.of(accuracy_interval(_correct(outputs, part))) for part in _ACCURACIES}
+    values = {f"{part}_accuracy": Metric.of(accuracy_interval(correct(outputs, part))) for part in ACCURACIES}
     values["attack_auc"] = Metric.of(CalibratedLoss(case.unit.references).run(outputs).auc)
     return {**values, **{name: Metric(None, reason=why) for name, why in case.refused.items()}}
 
@@ -257,19 +222,9 @@ def _reasons(case: _Judged) -> dict[str, str]:
     """Why a part may be missing from an audit of a unit."""
     diverged = "" if case.run is None else case.run.record.diverged
     history = f"The run diverged: {diverged}" if diverged else "The model was given as it is, or recorded no steps."
-    reasons = dict.fromkeys(PARTS, "not measured")
     return {
-        **reasons,
-        "verdict": "This report measures, and draws no conclusion: no verdict was asked for.",
         "roc": "Too few non-members for a curve (S5), or no attack with a fixed score.",
         "history": history,
         "attacks": "No attack could be run; see the values of part 2 for why.",
         "robustness": "Relearning and quantisation were not tried.",
     }
-
-
-def _correct(outputs: SplitOutputs, part: str) -> Any:
-    correct = outputs.require(part).correct
-    if correct is None:
-        raise DataError(f"the outputs on the {part} rows have no answers; use Outputs.from_logits")
-    return correct

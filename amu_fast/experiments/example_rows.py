@@ -39,9 +39,13 @@ def row_parts(
     confidence = [outputs.require("retain").require("phi") for outputs in (before, after, retrained)]
     right = [np.asarray(outputs.require("retain").correct) for outputs in (before, after, retrained)]
     damaged = right[0] & ~right[1]
-    forget = forget_rows(_ids(unit, "forget", key), *scores)
+    names, kept = (_ids(unit, part, key) for part in ("forget", "retain"))
     table = PrivateTable(
-        title, FORGET_SCORE, RETAIN_SCORE, forget, regressed_rows(_ids(unit, "retain", key), *confidence, damaged)
+        title,
+        FORGET_SCORE,
+        RETAIN_SCORE,
+        forget=forget_rows(names, scores[0], scores[1], scores[2]),
+        regressions=regressed_rows(kept, confidence[0], confidence[1], confidence[2], damaged),
     )
     summary = ExampleSummary(
         score=FORGET_SCORE,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from amu_fast.report import canvas, figures
-from amu_fast.report.canvas import BLUE, CYCLE, DASHES, GREEN, GREY, INK, MARKERS, ORANGE
+from amu_fast.report.canvas import BLUE, CYCLE, GREEN, GREY, INK, MARKERS, ORANGE
 
 if TYPE_CHECKING:
     from amu_fast.report.binned import Histogram, LossHistograms, RocRecord
@@ -71,7 +71,7 @@ def differences(comparison: Comparison) -> Picture:
         "",
         canvas.png(figure),
         f"Differences to the retrained model in points: {'; '.join(said)}.",
-        "A model that forgot lies at zero. Shaded: the margin fixed before the audit. Bars: the intervals of the table.",
+        "A model that forgot lies at zero. Shaded: the margin fixed beforehand. Bars: the intervals of the table.",
     )
 
 
@@ -182,7 +182,9 @@ def _occupied(histograms: Sequence[Histogram]) -> tuple[float, float]:
 
 def _legend(figure: Any) -> None:
     """Above the axes, where it hides nothing."""
-    figure.legend(fontsize=_SMALL, frameon=False, loc="outside upper left", ncols=4, columnspacing=1.2, handlelength=1.6)
+    figure.legend(
+        fontsize=_SMALL, frameon=False, loc="outside upper left", ncols=4, columnspacing=1.2, handlelength=1.6
+    )
 
 
 def _wrapped(title: str) -> str:

@@ -131,14 +131,18 @@ class RocRecord:
             result.in_game if in_game is None else in_game,
             result.members,
             result.nonmembers,
-            *(tuple(float(x) for x in np.round(column, _DIGITS)) for column in _columns(curve)),
+            fpr=_rounded(curve.fpr),
+            tpr=_rounded(curve.tpr),
+            low=_rounded(curve.low),
+            high=_rounded(curve.high),
             level=curve.level,
         )
 
     def curve(self) -> RocCurve:
         """As arrays, for the figure."""
-        return RocCurve(*(np.asarray(column) for column in _columns(self)), level=self.level)
+        columns = [np.asarray(column, dtype=np.float64) for column in (self.fpr, self.tpr, self.low, self.high)]
+        return RocCurve(columns[0], columns[1], columns[2], columns[3], self.level)
 
 
-def _columns(curve: RocCurve | RocRecord) -> tuple[Any, Any, Any, Any]:
-    return curve.fpr, curve.tpr, curve.low, curve.high
+def _rounded(column: Any) -> tuple[float, ...]:
+    return tuple(float(x) for x in np.round(column, _DIGITS))

@@ -21,6 +21,7 @@ from amu_fast.report.writing import write_atomic
 
 SCHEMA = "amu-fast-audit/1"
 
+
 @dataclass(frozen=True)
 class Subject:
     """What was judged.

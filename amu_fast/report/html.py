@@ -31,6 +31,7 @@ _FILTERS: Mapping[str, Callable[..., Any]] = {
     "span_percent": words.span_percent,
     "duration": words.duration,
     "memory": words.memory,
+    "threshold": words.threshold,
     "metric_title": words.metric_title,
     "scopes": words.scopes,
     "cautions": words.cautions,

@@ -56,7 +56,7 @@ def document_of(report: Report, losses: Mapping[str, Mapping[str, Any]] | None =
 def _curves(losses: Mapping[str, Mapping[str, Any]], in_game: bool) -> tuple[RocRecord, ...] | None:
     """Of the loss, forget against test, unlearned first."""
     records = []
-    for model in reversed(losses):
+    for model in reversed(list(losses)):
         forget, test = losses[model].get("forget"), losses[model].get("test")
         if forget is not None and test is not None:
             result = AttackResult.of_scores("loss", -forget, -test, in_game=in_game)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from amu_fast.audit.intervals import Interval
 from amu_fast.errors import DataError
+
+if TYPE_CHECKING:
+    from amu_fast.audit.claims import Claim
+    from amu_fast.audit.verdict import Verdict
 
 Outcome = Literal["meets_policy", "fails", "inconclusive", "no_certificate"]
 State = Literal["HOLDS", "VIOLATED", "UNDECIDED", "NOT_EVALUABLE"]
@@ -55,6 +59,22 @@ class ClaimRecord:
     simultaneous: Interval | None
     reasons: tuple[ReasonRecord, ...] = ()
 
+    @staticmethod
+    def of(claim: Claim) -> ClaimRecord:
+        """From a settled claim."""
+        return ClaimRecord(
+            name=claim.name,
+            kind=claim.kind,
+            state=claim.state.value,
+            margin=claim.margin,
+            side=claim.side,
+            required=claim.required,
+            in_game=claim.in_game,
+            interval=claim.interval,
+            simultaneous=claim.simultaneous,
+            reasons=tuple(ReasonRecord(reason.value, reason.sentence) for reason in claim.reasons),
+        )
+
 
 @dataclass(frozen=True)
 class VerdictRecord:
@@ -76,4 +96,17 @@ class VerdictRecord:
 
     def __post_init__(self) -> None:
         if not self.reasons:
-            raise DataError(f"the verdict {self.outcome!r} needs at least one reason; pass reasons=(ReasonRecord(...),)")
+            raise DataError(
+                f"the verdict {self.outcome!r} needs at least one reason; pass reasons=(ReasonRecord(...),)"
+            )
+
+    @staticmethod
+    def of(verdict: Verdict, thresholds: Mapping[str, float]) -> VerdictRecord:
+        """From a verdict and the margins it was reached with."""
+        return VerdictRecord(
+            outcome=verdict.outcome,
+            exit_code=verdict.exit_code,
+            reasons=tuple(map(ReasonRecord, verdict.reasons, verdict.sentences)),
+            thresholds=dict(thresholds),
+            claims=tuple(ClaimRecord.of(claim) for claim in verdict.claims),
+        )

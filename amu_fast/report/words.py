@@ -41,6 +41,16 @@ STATES: Mapping[str, str] = {
     "NOT_EVALUABLE": "not evaluable",
 }
 
+THRESHOLDS: Mapping[str, tuple[str, str]] = {
+    "auc": ("AUC from the reference's", "points, either way"),
+    "tpr": ("TPR", "%, at most"),
+    "tpr_fpr": ("at a false-positive rate of", "%"),
+    "test_accuracy": ("Test accuracy below the reference's", "points, at most"),
+    "retain_accuracy": ("Retain accuracy from the reference's", "points, either way"),
+    "forget_accuracy": ("Forget accuracy from the reference's", "points, either way"),
+}
+"""Threshold to its title and unit."""
+
 SIDES: Mapping[str, str] = {"both": "within ±", "at_least": "at least −", "at_most": "at most "}
 
 _SCOPES = {
@@ -104,6 +114,11 @@ def memory(size: float | None) -> str:
             break
         size /= 1024
     return f"{size:.1f} {unit}"
+
+
+def threshold(name: str) -> tuple[str, str]:
+    """Title and unit of a threshold."""
+    return THRESHOLDS.get(name, (name.replace("_", " "), "points"))
 
 
 def metric_title(name: str, labels: Mapping[str, str] | None = None) -> str:

@@ -83,7 +83,6 @@ class Result:
             drawn["roc.png"] = draw.roc(curves, "ROC of the loss, forget against test")
         return drawn
 
-
     def _page(self) -> dict[str, bytes]:
         if find_spec("jinja2") is None:
             return {}

@@ -62,6 +62,7 @@ def make_audit(
     margins: Margins | None = None,
     conditions: Conditions | None = None,
     robustness: Sequence[RobustnessRecord] = (),
+    peak_memory: float | None = None,
     key: bytes | None = None,
     title: str | None = None,
 ) -> tuple[AuditDocument, PrivateTable]:
@@ -75,6 +76,7 @@ def make_audit(
         margins: None: the defaults of S8.
         conditions: What the verdict rests on beside the claims; None: nothing is amiss.
         robustness: What relearning and quantisation brought back, if tried.
+        peak_memory: Bytes that the run took at most, if measured.
         key: For the keyed ids of the private table; None: a fresh one, under which ids tell rows apart within this
             table and nowhere else.
         title: None: the task and the method.
@@ -97,7 +99,7 @@ def make_audit(
         "examples": examples,
         "attacks": tuple(_panel_row(case, attack) for attack in case.attacks) or None,
         "robustness": tuple(robustness) or None,
-        "cost": _cost(case),
+        "cost": _cost(case, peak_memory),
         "provenance": Provenance.collect(case.method.config, unit.splits),
     }
     document = AuditDocument(
@@ -193,7 +195,7 @@ def _seconds(case: _Judged) -> float | None:
     return None if case.run is None else case.run.record.seconds
 
 
-def _cost(case: _Judged) -> CostRecord:
+def _cost(case: _Judged, peak_memory: float | None) -> CostRecord:
     seconds, retrain = _seconds(case), case.unit.seconds["retrain"]
     unknown = Metric(None, reason="the model was given as it is")
     return CostRecord(
@@ -201,7 +203,7 @@ def _cost(case: _Judged) -> CostRecord:
         seconds=unknown if seconds is None else Metric(seconds),
         retrain_seconds=Metric(retrain, reason="of the same unit, on the machine that trained it"),
         speed_up=unknown if not seconds else Metric(retrain / seconds),
-        peak_memory=Metric(None, reason="not measured"),
+        peak_memory=Metric(peak_memory, reason="not measured" if peak_memory is None else None),
     )
 
 

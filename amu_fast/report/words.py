@@ -133,7 +133,7 @@ def scopes(intervals: Iterable[Interval | None]) -> tuple[str, ...]:
         if interval is not None:
             methods.setdefault((interval.level, interval.scope), {})[interval.method] = None
     return tuple(
-        f"Brackets are {100 * level:g} % intervals {_SCOPES[scope]}: {', '.join(used)}."
+        f"Brackets are {100 * level:g} % intervals {_SCOPES[scope]}: {'; '.join(used)}."
         for (level, scope), used in methods.items()
     )
 

@@ -176,6 +176,12 @@ def test_no_score_of_a_row_is_in_the_document(audit, run):
     assert not any(repr(float(value)) in shared for value in (*phi, *loss))
 
 
+def test_peak_memory_is_shown_where_it_was_measured(unit, run):
+    document, _ = make_audit(unit, run, [LossThreshold()], peak_memory=3.0 * 2**20)
+    assert document.cost.peak_memory.value == 3.0 * 2**20
+    assert document.cost.peak_memory.reason is None
+
+
 def test_a_bare_model_has_no_history_and_no_cost(unit):
     document, _ = make_audit(unit, unit.original, [LossThreshold(), CalibratedLoss(unit.references)])
     assert document.history is None

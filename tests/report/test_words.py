@@ -47,7 +47,7 @@ def test_scopes_name_level_scope_and_methods_once_per_kind():
     said = words.scopes([interval(), interval(method="bootstrap"), None, interval(0.9, "the algorithm", "Student t")])
     assert len(said) == 2
     assert said[0].startswith("Brackets are 95 % intervals for this model only")
-    assert said[0].endswith(": DeLong, bootstrap.")
+    assert said[0].endswith(": DeLong; bootstrap.")
     assert said[1].startswith("Brackets are 90 % intervals for the algorithm")
 
 

@@ -46,6 +46,7 @@ class Evidence:
         fixed_direction: whether the score's direction was fixed beforehand; None: it was if the attack chose no
             threshold and was not cross-fitted.
         chance_proven: whether S6 allows .5.
+        clustered: several rows belong to one person, so that results that know no persons ignore them (S4).
     """
 
     unlearned: Results
@@ -55,6 +56,7 @@ class Evidence:
     required: bool = True
     fixed_direction: bool | None = None
     chance_proven: bool = False
+    clustered: bool = False
 
     def __post_init__(self) -> None:
         if not self.unlearned:
@@ -86,7 +88,7 @@ class Evidence:
         at, controls = self._difference(self.unlearned), self._controls(margin, "both")
         return auc_claim(
             f"{self.name}: AUC", at, margin, fixed_direction=self.fixed, controls=controls,
-            in_game=self.in_game, required=self.required, blockers=self._unproven(),
+            in_game=self.in_game, required=self.required, blockers=self._blockers(),
         )  # fmt: skip
 
     def over_unlearning(self, margin: float) -> Claim:
@@ -96,7 +98,7 @@ class Evidence:
         at, controls = self._difference(self.unlearned), self._controls(margin, "at_least")
         return over_unlearning_claim(
             f"{self.name}: over-unlearning", at, margin, controls=controls,
-            in_game=self.in_game, required=self.required, blockers=self._unproven(),
+            in_game=self.in_game, required=self.required, blockers=self._blockers(),
         )  # fmt: skip
 
     def tpr(self, bound: float, fpr: float) -> Claim:
@@ -136,8 +138,15 @@ class Evidence:
             controls.append(Control.negative(self._difference(self.floor)(TOST_LEVEL), margin, side))
         return controls
 
-    def _unproven(self) -> tuple[Reason, ...]:
-        return () if self.retrain or self.chance_proven else (Reason.REFERENCE_UNPROVEN,)
+    def _blockers(self) -> tuple[Reason, ...]:
+        unproven = not self.retrain and not self.chance_proven
+        ignored = self._clustered() and any(_clusters(result) is None for result in self.unlearned)
+        found = {Reason.REFERENCE_UNPROVEN: unproven, Reason.CLUSTERS_IGNORED: ignored}
+        return tuple(code for code, applies in found.items() if applies)
+
+    def _clustered(self) -> bool:
+        """Whether an interval over rows would count persons several times; one over units counts none of them."""
+        return len(self.unlearned) == 1 and (self.clustered or _clusters(self.unlearned[0]) is not None)
 
     def _rate_blockers(self, fpr: float) -> tuple[Reason, ...]:
         found = []
@@ -146,7 +155,7 @@ class Evidence:
         # The products are compared with room for rounding: .01 x 1000 may fall short of 10.
         if nonmembers * fpr < NONMEMBERS_PER_FPR - 1e-6 or members * fpr < MEMBERS_PER_FPR - 1e-6:
             found.append(Reason.TOO_FEW_ROWS_FOR_FPR)
-        if len(self.unlearned) == 1 and _clusters(self.unlearned[0]) is not None:
+        if self._clustered():  # the bootstrap knows rows only
             found.append(Reason.CLUSTERS_IGNORED)
         return tuple(found)
 

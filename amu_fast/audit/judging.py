@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -74,7 +75,8 @@ def judge(
 def collect(models: Models, attack: Attack) -> Evidence:
     """Run one attack on all the models that are there, and on V_tune against test where nothing was retrained."""
     on = {name: (_result(attack, models[name]),) if name in models else () for name in MODELS}
-    evidence = Evidence(on["unlearned"], on["retrain"], on["original"], on["floor"])
+    clustered = any(_persons(getattr(models["unlearned"], part)) is not None for part in ("forget", "test"))
+    evidence = Evidence(on["unlearned"], on["retrain"], on["original"], on["floor"], clustered=clustered)
     if evidence.retrain or evidence.floor or models["unlearned"].validation is None:
         return evidence
     # A fixed score needs no training rows, so that all of V_tune can stand for members.
@@ -131,11 +133,16 @@ def _correctness(model: SplitOutputs, reference: SplitOutputs | None, part: str)
     second = getattr(reference, part) if reference is not None else None
     if first is None or second is None or first.correct is None or second.correct is None:
         return None
-    clusters = getattr(first, "clusters", None)
+    clusters = _persons(first)
     if clusters is None:
         return lambda level: accuracy_difference(first.correct, second.correct, level)
     difference = first.correct.astype(float) - second.correct.astype(float)
     return lambda level: clustered_mean(difference, clusters, level)
+
+
+def _persons(outputs: Outputs) -> Any:
+    """Person of each row, where the outputs name them (S4)."""
+    return getattr(outputs, "clusters", None)
 
 
 def _check(models: Models, attacks: Sequence[Attack], required: int) -> None:

@@ -16,6 +16,7 @@ from amu_fast.audit.intervals import (
     sign_flip_test,
     t_interval,
 )
+from amu_fast.audit.margins import auc_margin
 from amu_fast.audit.metrics import collapsed
 from amu_fast.errors import DataError
 from amu_fast.experiments.records import UnitRecord
@@ -24,7 +25,6 @@ from amu_fast.report.comparison import MethodRuns
 
 ACCURACY_MARGINS = {"retain_accuracy": 1.0, "forget_accuracy": 3.0, "test_accuracy": 1.0}
 """Points; test accuracy is one-sided, non-inferior (S8)."""
-ATTACK_MARGIN, ATTACK_SHARE = 5.0, 0.2
 ONE_SIDED = ("test_accuracy", "general_accuracy")
 """Metrics that may be better than retrain's."""
 MIN_FLIP_UNITS = 6
@@ -158,13 +158,12 @@ def _signed(unit: UnitRecord, name: str, metrics: Iterable[str]) -> dict[str, fl
 def margins_of(tuning: Sequence[UnitRecord]) -> dict[str, float]:
     """Margins in points by S8: the attack's is min(5, 20 % of the original's excess over retrain), on tuning units."""
     excess = [u.headline["original"]["attack_auc"] - u.headline["retrain"]["attack_auc"] for u in tuning]
-    attack = min(ATTACK_MARGIN, ATTACK_SHARE * 100.0 * sum(excess) / len(excess))
-    if attack <= 0.0:
+    if sum(excess) <= 0.0:
         raise DataError(
             f"on the tuning units the original's attack AUC exceeds retrain's by {100 * sum(excess) / len(excess):.2f} "
             "points; this task has nothing to forget: train longer or add label noise"
         )
-    return {**ACCURACY_MARGINS, "attack_auc": attack}
+    return {**ACCURACY_MARGINS, "attack_auc": 100.0 * auc_margin(excess)}
 
 
 def _holds(metric: str, column: Sequence[float], margin: float) -> bool:

@@ -160,7 +160,7 @@ def test_settling_twice_changes_nothing_and_settled_claims_stay():
 def test_names_and_margins_are_checked():
     with pytest.raises(DataError, match="different names"):
         resolve([auc(0.0), auc(0.1)])
-    with pytest.raises(DataError, match="must be > 0, got -0.05; fix it before the audit"):
+    with pytest.raises(DataError, match=r"must be > 0, got -0\.05; fix it before the audit"):
         Claim("a", "auc", -0.05)
 
 

@@ -226,6 +226,22 @@ def test_persons_widen_the_accuracy_interval():
         clustered_mean(values, np.zeros(3))
 
 
+def test_intervals_over_rows_are_refused_where_persons_repeat():
+    """A result that knows no persons, and any bootstrap over rows, is not evaluable; accuracy is judged by person."""
+    models, persons = World().models(), np.repeat(np.arange(ROWS // 8), 8)
+    for outputs in models.values():
+        for part in ("forget", "test", "retain"):
+            object.__setattr__(getattr(outputs, part), "clusters", persons)
+    claims = {claim.name: claim for claim in judge(models, [LinearSvmAttack()], margins=MARGINS).claims}
+    assert Reason.CLUSTERS_IGNORED in claims["linear SVM on all scores: TPR at FPR 0.01"].reasons
+    accuracy = claims["test accuracy"].interval
+    assert (accuracy.method, accuracy.sizes) == ("cluster t", (ROWS // 8,))
+    by_rows = Evidence((LossThreshold().run(World().model()),), (LossThreshold().run(World().model()),), clustered=True)
+    assert Reason.CLUSTERS_IGNORED in by_rows.auc(0.05).reasons
+    single = Evidence(by_rows.unlearned, by_rows.retrain)
+    assert Reason.CLUSTERS_IGNORED not in single.auc(0.05).reasons
+
+
 def test_wrong_input_is_refused():
     models = World(rows=50).models()
     with pytest.raises(DataError, match=r"must hold \"unlearned\", got \['retrain'\]"):

@@ -54,6 +54,19 @@ class _Judged:
     refused: Mapping[str, str]  # attack to why it could not be run
 
 
+@dataclass(frozen=True, eq=False)
+class _Recorded:
+    """An attack with its results, so that the verdict needs no second run."""
+
+    name: str
+    models: Mapping[str, SplitOutputs]
+    results: Mapping[str, AttackResult]
+
+    def run(self, target: SplitOutputs, splits: Any) -> AttackResult:
+        """The result on the model with these outputs."""
+        return self.results[next(role for role, outputs in self.models.items() if outputs is target)]
+
+
 def make_audit(
     unit: Unit,
     judged: MethodRun | nn.Module,
@@ -86,7 +99,8 @@ def make_audit(
     """
     margins = Margins() if margins is None else margins
     case = _attacked(unit, judged, attacks)
-    verdict = judge(case.models, case.attacks, margins=margins, conditions=conditions)
+    recorded = [_Recorded(name, case.models, results) for name, results in case.found.items()]
+    verdict = judge(case.models, recorded, margins=margins, conditions=conditions)
     thresholds = {name: value for name, value in margins.to_plain().items() if value is not None}
     title = f"{unit.task.data}: {len(unit.splits.rows('forget'))} rows, {case.method.name}" if title is None else title
     examples, private = row_parts(unit, case.models, secrets.token_bytes(32) if key is None else key, title)

@@ -193,6 +193,21 @@ def test_a_bare_model_has_no_history_and_no_cost(unit):
     assert AuditDocument.from_json(text).to_json() == text
 
 
+def test_each_attack_runs_once_per_model(unit, run):
+    """Attacks with shadow models are expensive."""
+    seen = []
+
+    class Counts(LossThreshold):
+        def run(self, target, splits=None):
+            seen.append(target)
+            return super().run(target, splits)
+
+    make_audit(unit, run, [Counts(), CalibratedLoss(unit.references)])
+    roles = ("retrain", "original", "floor")
+    assert {id(target) for target in seen} == {id(run.outputs), *(id(unit.outputs[role]) for role in roles)}
+    assert len(seen) == 4
+
+
 def test_an_attack_that_cannot_run_is_reported_with_its_reason(unit, run):
     class Refuses:
         name = "picky"

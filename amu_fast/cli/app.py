@@ -151,6 +151,21 @@ def audit(
 
 
 @app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="A folder with audit.json or report.json, as `unlearn` leaves it.")],
+    private: Annotated[
+        bool, typer.Option("--private", help="Write report-private.html, with the single rows of private.json.")
+    ] = False,
+    show: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in the browser.")] = False,
+    json: Json = False,
+) -> None:
+    """Write a result's page, report.html: one file, no network, for screen, phone and paper."""
+    from amu_fast.cli.report import run_report
+
+    run_report(folder, private=private, show=show, as_json=json)
+
+
+@app.command()
 def doctor(json: Json = False) -> None:
     """Show what is built, which backend serves which operator, and run a self-test."""
     from amu_fast.cli.doctor import run_doctor

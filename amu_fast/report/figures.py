@@ -10,7 +10,7 @@ import numpy as np
 
 from amu_fast.errors import DataError
 from amu_fast.report import canvas
-from amu_fast.report.canvas import BLUE, CYCLE, DASHES, GREEN, GREY, INK, MARKERS, ORANGE, PURPLE, VERMILION
+from amu_fast.report.canvas import BLUE, CYCLE, DASHES, GREEN, GREY, INK, MARKERS, ORANGE, PURPLE, SKY, VERMILION
 
 if TYPE_CHECKING:
     from amu_fast.audit.metrics import Array
@@ -20,14 +20,22 @@ LOSS_FLOOR = 1e-6
 BINS = 40
 PART_STYLE = {"retain": (GREY, ":"), "forget": (VERMILION, "-"), "test": (BLUE, "--")}
 
-_PLAYER_PANELS: tuple[tuple[str, tuple[tuple[str, str, str, Any], ...]], ...] = (
+LOG_PANELS = ("gradient bound", "residual")
+PLAYER_PANELS: tuple[tuple[str, tuple[tuple[str, str, str, Any], ...]], ...] = (
     ("loss", (("retain_loss", "retain (unlearner)", BLUE, "-"), ("forget_loss", "forget", VERMILION, "--"))),
     ("payoff", (("payoff", "auditor", VERMILION, "-"), ("permuted_payoff", "null: labels permuted", GREY, "--"))),
     ("forget − validation loss", (("loss_gap", "gap", PURPLE, "-"),)),
     ("accuracy", (("auditor_accuracy", "auditor, held-out rows", GREEN, "-"),)),
     ("gradient bound", (("gradient_bound", "bound on the gradient's error", ORANGE, "-"),)),
+    (
+        "residual",
+        (
+            ("adjoint_residual", "auditor's adjoint system", SKY, "-"),
+            ("ihvp_residual", "influence system, relative", INK, "--"),
+        ),
+    ),
 )
-_PLAYER_NAMES = tuple(name for _, lines in _PLAYER_PANELS for name, *_ in lines)
+_PLAYER_NAMES = tuple(name for _, lines in PLAYER_PANELS for name, *_ in lines)
 
 
 @dataclass(frozen=True)
@@ -78,22 +86,33 @@ def loss_histograms(models: Mapping[str, Mapping[str, Any]], title: str = "Losse
     return canvas.png(figure)
 
 
-def roc(curves: Mapping[str, RocCurve], title: str = "ROC of the attack") -> bytes:
+def roc(
+    curves: Mapping[str, RocCurve],
+    title: str = "ROC of the attack",
+    *,
+    size: tuple[float, float] = (5.2, 4.8),
+    styles: Mapping[str, tuple[str, Any]] | None = None,
+    note: bool = True,
+) -> bytes:
     """ROC curves in log-log axes with their pointwise bands, none drawn below 10/n (S5).
 
     Args:
         curves: label to curve, as from `amu_fast.audit.roc.roc_curve`; the first is drawn on top.
         title: names the attack.
+        size: width and height in inches.
+        styles: label to colour and dash; the palette in its order where absent.
+        note: write below how to read the bands.
     """
     if not curves:
         raise DataError("roc got no curve; pass {'unlearned': roc_curve(members, nonmembers), ...}")
-    figure, axes = canvas.new_figure(5.2, 4.8)
+    figure, axes = canvas.new_figure(*size)
     canvas.dress(axes, "false-positive rate", "true-positive rate", title)
     floor = min(float(curve.fpr[0]) for curve in curves.values())
     bottom = floor / 3.0
     axes.plot([floor, 1.0], [floor, 1.0], color=GREY, linewidth=0.9, linestyle=(0, (1, 2)), label="chance")
     for index, (label, curve) in enumerate(curves.items()):
-        colour, dash, order = CYCLE[index % len(CYCLE)], DASHES[index % len(DASHES)], 20 - index
+        colour, dash = (styles or {}).get(label, (CYCLE[index % len(CYCLE)], DASHES[index % len(DASHES)]))
+        order = 20 - index
         low, high = (np.maximum(v, bottom) for v in (curve.low, curve.high))
         drawn = np.where(curve.tpr > 0, curve.tpr, np.nan)
         axes.fill_between(curve.fpr, low, high, color=colour, alpha=0.13, linewidth=0, zorder=order - 10)
@@ -103,8 +122,9 @@ def roc(curves: Mapping[str, RocCurve], title: str = "ROC of the attack") -> byt
         axes.text(rate * 1.04, bottom * 1.1, f"{100 * rate:g} %", fontsize=7, color=GREY)
     axes.set(xscale="log", yscale="log", xlim=(floor, 1.0), ylim=(bottom, 1.0))
     axes.legend(fontsize=8, frameon=False, loc="lower right")
-    level = 100 * next(iter(curves.values())).level
-    canvas.caption(figure, f"Bands: {level:g} % at each point separately, rows resampled. No curve below FPR 10/n.")
+    if note:
+        level = 100 * next(iter(curves.values())).level
+        canvas.caption(figure, f"Bands: {level:g} % at each point separately, rows resampled. No curve below FPR 10/n.")
     return canvas.png(figure)
 
 
@@ -115,7 +135,7 @@ def player_curves(history: Mapping[str, Sequence[float | None]], title: str = "B
         history: the report's columns; "used" (gradient samples) is the x axis, panels without data are left out.
         title: of the figure.
     """
-    panels = [(label, lines) for label, lines in _PLAYER_PANELS if any(_recorded(history, name) for name, *_ in lines)]
+    panels = [(label, lines) for label, lines in PLAYER_PANELS if any(recorded(history, name) for name, *_ in lines)]
     if not panels or "used" not in history:
         raise DataError(f"history needs 'used' and at least one of {_PLAYER_NAMES}, got {sorted(history)}")
     figure, grid = canvas.new_figure(6.4, 1.0 + 1.5 * len(panels), nrows=len(panels), sharex=True, squeeze=False)
@@ -123,10 +143,10 @@ def player_curves(history: Mapping[str, Sequence[float | None]], title: str = "B
     for axes, (label, lines) in zip(grid[:, 0], panels, strict=True):
         canvas.dress(axes, "", label, title if axes is grid[0, 0] else "")
         for name, text, colour, dash in lines:
-            if _recorded(history, name):
-                _smoothed(axes, used, history[name], text, colour, dash)
-        if label == "gradient bound":
-            _log_scale(axes, history["gradient_bound"])
+            if recorded(history, name):
+                smoothed(axes, used, history[name], text, colour, dash)
+        if label in LOG_PANELS:
+            log_scale(axes, [v for name, *_ in lines for v in history.get(name, ())])
         axes.legend(fontsize=7, frameon=False, loc="best")
     grid[-1, 0].set_xlabel("gradient samples used", fontsize=9, color=INK)
     canvas.caption(figure, "Pale: each step. Strong: running mean. A payoff at its null is what chance earns.")
@@ -169,11 +189,12 @@ def budget_gap(
     return canvas.png(figure)
 
 
-def _recorded(history: Mapping[str, Sequence[float | None]], name: str) -> bool:
+def recorded(history: Mapping[str, Sequence[float | None]], name: str) -> bool:
+    """Whether any step recorded a finite value of that name."""
     return any(v is not None and np.isfinite(v) for v in history.get(name, ()))
 
 
-def _log_scale(axes: Any, column: Sequence[float | None]) -> None:
+def log_scale(axes: Any, column: Sequence[float | None]) -> None:
     """A log axis around the positive values; linear where there are none (every problem skipped)."""
     positive = [v for v in column if v is not None and np.isfinite(v) and v > 0]
     if positive:
@@ -181,7 +202,7 @@ def _log_scale(axes: Any, column: Sequence[float | None]) -> None:
         axes.set_ylim(min(positive) / 2.0, max(positive) * 2.0)
 
 
-def _smoothed(axes: Any, used: Array, column: Sequence[float | None], label: str, colour: str, dash: Any) -> None:
+def smoothed(axes: Any, used: Array, column: Sequence[float | None], label: str, colour: str, dash: Any) -> None:
     """Each recorded step pale, and a running mean over a twentieth of them strong."""
     values = np.array([np.nan if v is None else v for v in column], float)
     keep = np.isfinite(values)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from torch import nn
 from amu_fast.audit.roc import NONMEMBERS_PER_FPR, roc_curve
 from amu_fast.errors import BackendError
 from amu_fast.report import figures as draw
+from amu_fast.report.plain_report import document_of
 from amu_fast.report.report import Report
 from amu_fast.report.writing import write_atomic
 
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 MODEL_FILE = "model.safetensors"
 REPORT_FILE = "report.json"
+AUDIT_FILE = "audit.json"
+HTML_FILE = "report.html"
 
 
 @dataclass(frozen=True)
@@ -40,14 +44,18 @@ class Result:
     losses: Mapping[str, Mapping[str, Array]] | None = None
 
     def save(self, directory: str | Path, *, figures: bool = True) -> Path:
-        """Write `model.safetensors`, figures as PNG, and last `report.json`: a folder with a report is complete.
+        """Write `model.safetensors`, figures, `report.html`, and last `report.json`: a folder with it is complete.
+
+        `report.html` is one page without network or script, for people; `audit.json` holds what it shows, with losses
+        in bins, so that `amu-fast report` can write it again. Both need jinja2 and are left out without it.
 
         Each file is written whole or not at all. Tied weights are stored once under each name. Load with
         `model.load_state_dict(safetensors.torch.load_file(...))`.
 
         Args:
             directory: Made if missing; files of these names are replaced.
-            figures: Draw both players' curves and, where measured, losses and ROC before and after.
+            figures: Draw both players' curves and, where measured, losses and ROC before and after, as PNG files and
+                in the page; without figures there is no page.
 
         Returns:
             The directory.
@@ -59,7 +67,7 @@ class Result:
         directory = Path(directory)
         files = {MODEL_FILE: _weights(self.model.state_dict())}
         if figures:
-            files |= self._figures()
+            files |= self._figures() | self._page()
         files[REPORT_FILE] = self.report.to_json().encode()
         for name, data in files.items():
             write_atomic(directory / name, data)
@@ -74,6 +82,14 @@ class Result:
             curves = {name: roc_curve(-parts["forget"], -parts["test"]) for name, parts in self.losses.items()}
             drawn["roc.png"] = draw.roc(curves, "ROC of the loss, forget against test")
         return drawn
+
+    def _page(self) -> dict[str, bytes]:
+        if find_spec("jinja2") is None:
+            return {}
+        from amu_fast.report.html import render
+
+        document = document_of(self.report, self.losses)
+        return {AUDIT_FILE: document.to_json().encode(), HTML_FILE: render(document).encode()}
 
 
 def _weights(state: dict[str, Tensor]) -> bytes:

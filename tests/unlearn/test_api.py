@@ -66,7 +66,8 @@ def test_saved_files_restore_model_and_report(result, tmp_path):
     from safetensors.torch import load_file
 
     folder = result.save(tmp_path / "new" / "out")
-    files = {"report.json", "model.safetensors", "players.png", "losses.png", "roc.png"}
+    figures = {"players.png", "losses.png", "roc.png"}
+    files = {"report.json", "model.safetensors", "audit.json", "report.html", *figures}
     assert {path.name for path in folder.iterdir()} == files
     assert (folder / "roc.png").read_bytes()[:4] == b"\x89PNG"
     model = network()

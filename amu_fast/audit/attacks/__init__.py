@@ -3,7 +3,6 @@
 from amu_fast.audit.attacks.calibrated import CalibratedLoss
 from amu_fast.audit.attacks.confidence_svm import ConfidenceSvm, EfficacyResult
 from amu_fast.audit.attacks.distances import DistanceResult, LossDistances
-from amu_fast.audit.attacks.epsilon import EpsilonBound, EpsilonResult
 from amu_fast.audit.attacks.forget_quality import ForgetQuality, ForgetQualityResult
 from amu_fast.audit.attacks.gus import GaussianPoison, GusResult, Poisons
 from amu_fast.audit.attacks.interclass import ConfusionResult, InterclassConfusion
@@ -29,8 +28,6 @@ __all__ = [
     "ConfusionResult",
     "DistanceResult",
     "EfficacyResult",
-    "EpsilonBound",
-    "EpsilonResult",
     "ForgetQuality",
     "ForgetQualityResult",
     "GaussianPoison",

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from amu_fast.audit.attacks import EpsilonBound, ForgetQuality, Klom
-from amu_fast.audit.attacks.epsilon import best_threshold
+from amu_fast.audit.attacks import ForgetQuality, Klom
 from amu_fast.audit.attacks.forget_quality import interval_rates, single_rates
 from amu_fast.errors import DataError
 
@@ -88,50 +87,6 @@ def test_intervals_find_a_peaked_side_that_thresholds_miss():
     assert (ForgetQuality().run((u, r)).epsilon > 2).all()
 
 
-def test_the_ceiling_is_perfect_separation():
-    bound = EpsilonBound()
-    apart = np.zeros((32, 3)), np.ones((32, 3))
-    result = bound.run(apart)
-    assert result.models == 16
-    assert result.epsilon == result.ceiling == bound.ceiling(16, 3)
-    np.testing.assert_array_equal(bound.run(apart[::-1]).per_row, result.per_row)
-    upper = 1 - 0.025 ** (1 / 16)  # Clopper-Pearson at 0 of 16
-    assert bound.ceiling(16) == pytest.approx(np.log((1 - 1e-5 - upper) / upper))
-
-
-def test_the_bound_holds_over_all_rows_at_once_under_the_null():
-    """Thresholds chosen on the judged models, or no Bonferroni, would break this."""
-    rng, wrong, naive = np.random.default_rng(4), 0, 0
-    for _ in range(60):
-        u, r = rng.normal(size=(24, 40)), rng.normal(size=(24, 40))
-        wrong += EpsilonBound().run((u, r)).epsilon > 0
-        naive += max(same_models(u[:, i], r[:, i]) for i in range(40)) > 0
-    assert wrong <= 6
-    assert naive >= 30
-
-
-def same_models(u, r):
-    sign, threshold = best_threshold(u, r)
-    counts = int((sign * r > threshold).sum()), int((sign * u <= threshold).sum())
-    return EpsilonBound()._bound(*counts, len(u), 1)
-
-
-def test_the_bound_lies_below_the_true_epsilon():
-    """Two-point distributions: P(1 | unlearned) = .9, P(1 | retrained) = .1, so eps = log 9 exactly."""
-    rng, bounds = np.random.default_rng(5), []
-    for _ in range(40):
-        u, r = (rng.random((800, 1)) < 0.9).astype(float), (rng.random((800, 1)) < 0.1).astype(float)
-        bounds.append(EpsilonBound(delta=0.0).run((u, r)).epsilon)
-    assert np.mean(np.array(bounds) > np.log(9)) <= 0.05
-    assert np.median(bounds) > 1.7
-
-
-def test_best_threshold_knows_both_directions():
-    low, high = np.array([0.0, 1.0, 2.0]), np.array([4.0, 5.0, 6.0])
-    assert best_threshold(high, low) == (1.0, 3.0)
-    assert best_threshold(low, high) == (-1.0, -3.0)
-
-
 def test_klom_by_hand():
     """20 bins of width 1 over [0, 20]: p = (1/2, 1/2) in bins 0 and 1, q = (1/4, 1/4, 1/2 in the last)."""
     unlearned = np.array([0.5, 0.6, 1.5, 1.6])[:, None]
@@ -180,8 +135,6 @@ def test_klom_has_a_floor_that_is_not_zero():
     ("call", "message"),
     [
         (lambda: ForgetQuality().run((np.ones((3, 2)), np.ones((4, 2)))), r"got \(3, 2\) and \(4, 2\)"),
-        (lambda: EpsilonBound().run((np.ones((3, 2)), np.ones((3, 2)))), "N >= 4"),
-        (lambda: EpsilonBound(level=1.0), "level must lie in"),
         (lambda: Klom().run((np.ones((99, 2)), np.ones((100, 2)))), "needs 100 models of each kind, got 99 and 100"),
         (lambda: Klom().run((np.ones((100, 2)), np.ones((100, 3)))), "the same rows, got 2 and 3"),
         (

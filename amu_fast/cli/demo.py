@@ -18,6 +18,7 @@ import numpy as np
 from amu_fast.audit.attacks import CalibratedLoss, SplitOutputs
 from amu_fast.audit.intervals import TOST_LEVEL, Interval, accuracy_difference
 from amu_fast.audit.roc import roc_curve
+from amu_fast.experiments.audit_report import make_audit
 from amu_fast.experiments.evaluate import HEADLINE, Controls, calibrated_scores, differences, headline
 from amu_fast.experiments.families import FAMILIES
 from amu_fast.experiments.runs import MethodRun, run_method
@@ -26,8 +27,10 @@ from amu_fast.report import figures
 from amu_fast.report.codec import dumps
 from amu_fast.report.comparison import Comparison, MethodRuns
 from amu_fast.report.console import markdown, rich_table
+from amu_fast.report.html import save_html
 from amu_fast.report.provenance import Provenance
 from amu_fast.report.writing import write_atomic
+from amu_fast.unlearn.result import AUDIT_FILE
 
 SCHEMA = "amu-fast-demo/1"
 #: Share of retraining's gradient samples that every method gets.
@@ -88,7 +91,7 @@ class _UnitRuns:
 
 
 def run_demo(*, data: str, data_dir: Path | None, units: int, seed: int, out: Path, as_json: bool) -> None:
-    """Run the demo and write report.json, table.md, losses.png, roc.png and players.png below `out`.
+    """Run the demo and write report.html, its audit.json, report.json, table.md and pictures below `out`.
 
     Raises:
         DataError: Unknown or missing data.
@@ -115,7 +118,7 @@ def run_demo(*, data: str, data_dir: Path | None, units: int, seed: int, out: Pa
         return
     # Narrower, the intervals would be cut; a terminal that is narrower wraps the lines.
     Console(width=max(console.width, _TABLE_WIDTH)).print(rich_table(report.comparison))
-    console.print(f"wrote report.json, table.md, losses.png, roc.png and players.png in {out}", soft_wrap=True)
+    console.print(f"wrote report.html (the game's audit), report.json, table.md and pictures in {out}", soft_wrap=True)
 
 
 def _run_unit(unit: Unit, console: Any) -> _UnitRuns:
@@ -207,8 +210,11 @@ def _game(done: _UnitRuns) -> MethodRun:
 
 
 def _write(out: Path, report: DemoReport, first: _UnitRuns) -> None:
-    """The pictures are of the first unit and its game."""
+    """The page and the pictures are of the first unit and its game."""
     out.mkdir(parents=True, exist_ok=True)
+    document, _ = make_audit(first.unit, _game(first))
+    save_html(out, document)
+    write_atomic(out / AUDIT_FILE, document.to_json().encode())
     models = {
         "before": first.unit.outputs["original"],
         "after": _game(first).outputs,

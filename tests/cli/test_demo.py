@@ -48,6 +48,10 @@ def test_one_unit_has_row_intervals_and_several_have_unit_intervals(tiny, tmp_pa
     assert "for this model only" in (tmp_path / "table.md").read_text()
     for name in PICTURES:
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+    page = (tmp_path / "report.html").read_text()
+    assert "Verdict" in page
+    assert "stackelberg" in page
+    assert json.loads((tmp_path / "audit.json").read_text())["schema"] == "amu-fast-audit/1"
     trained = sorted(path.name for path in (tmp_path / "cache").iterdir())
 
     run(tmp_path, units=2)

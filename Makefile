@@ -20,7 +20,7 @@ SOURCES := $(wildcard csrc/*/*.* csrc/*/*/*.*)
 # What an editable installation must be repeated for; Python sources are read where they are.
 BUILD_INPUTS := pyproject.toml setup.py constraints.txt amu_fast/ops/schemas.py $(SOURCES)
 
-.PHONY: help demo test test-all lint kernels kernels-next table table-quick language language-quick bench sanitize release-check clean
+.PHONY: help demo test test-all lint kernels kernels-next table table-quick compare compare-quick language language-quick bench sanitize release-check clean
 .DELETE_ON_ERROR:
 
 help:
@@ -30,6 +30,7 @@ help:
 	@echo "make kernels      the Triton kernels without a GPU, in $(KERNELS): interpreted, proved in bounds, compiled"
 	@echo "make kernels-next the same kernels compiled by Triton $(NEXT_TRITON), in $(KERNELS)-next"
 	@echo "make table        the table of methods, up to 2 hours, resumable (table-quick: up to 10 minutes)"
+	@echo "make compare      every method on three forget sets at four budgets, a day, resumable (compare-quick: 10 minutes)"
 	@echo "make language     the table of methods on small language models, up to 45 minutes, resumable (language-quick: 5)"
 	@echo "make bench        the benchmarks with every peer that installs, into $(BENCH): 20 minutes at most, alone"
 	@echo "make sanitize     the C++ part and the emulated CUDA part under ASan and UBSan"
@@ -83,6 +84,14 @@ table-quick: $(VENV)/.installed-demo
 	@echo "==> the quick table of methods, records in $(OUT)/table-quick"
 	$(BIN)/python -m amu_fast.bench.table --quick --out $(OUT)/table-quick $(ARGS)
 
+compare: $(VENV)/.installed-compare
+	@echo "==> the comparison of all methods, records in $(OUT)/compare"
+	$(BIN)/amu-fast compare --out $(OUT)/compare $(ARGS)
+
+compare-quick: $(VENV)/.installed-compare
+	@echo "==> the quick comparison, records in $(OUT)/compare-quick"
+	$(BIN)/amu-fast compare --quick --out $(OUT)/compare-quick $(ARGS)
+
 language: $(VENV)/.installed-hf
 	@echo "==> the table of methods on language models, records in $(OUT)/language"
 	$(BIN)/python -m amu_fast.bench.language --out $(OUT)/language $(ARGS)
@@ -123,6 +132,12 @@ $(VENV)/.installed-demo: $(VENV)/.torch $(BUILD_INPUTS)
 $(VENV)/.installed-dev: $(VENV)/.torch $(BUILD_INPUTS)
 	@echo "==> installing amu-fast with its C++ extension and the development tools"
 	AMU_FAST_BUILD_EXT=1 $(PIP) install --quiet --no-build-isolation -c constraints.txt -e ".[dev]"
+	@touch $@
+
+$(VENV)/.installed-compare: $(VENV)/.torch $(BUILD_INPUTS)
+	@echo "==> installing amu-fast for comparisons"
+	AMU_FAST_BUILD_EXT=$${AMU_FAST_BUILD_EXT:-auto} \
+	  $(PIP) install --quiet --no-build-isolation -c constraints.txt -e ".[compare,demo,report]"
 	@touch $@
 
 $(VENV)/.installed-hf: $(VENV)/.torch $(BUILD_INPUTS)

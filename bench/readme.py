@@ -20,6 +20,7 @@ RESULTS = ROOT / "bench" / "results"
 README = ROOT / "README.md"
 PERFORMANCE = ROOT / "docs" / "performance.md"
 LARGE = ROOT / "docs" / "large-models.md"
+AUDIT = ROOT / "docs" / "audit.md"
 #: Operator A-G -> (family, start of its case's name): whose records docs/performance.md shows where.
 OPERATORS = {
     "A": ("P1", ""),
@@ -109,6 +110,32 @@ def language_memory() -> str:
     ])  # fmt: skip
 
 
+def compared() -> str:
+    """The comparison of all methods: per forget set and budget the table, the outcome and the paired differences."""
+    document = (RESULTS / "compare" / "compare.md").read_text()
+    caption = document.split("\n\n")[1]
+    parts = [part for part in re.split(r"\n#{2,3} ", document) if ", budget " in part.split("\n")[0]]
+    kept = [part.split("\n\nOther attacks and distances")[0].strip() for part in parts]
+    pictures = sorted(path.name for path in (RESULTS / "compare").glob("pareto-*.png"))
+    shown = [f"![Attained margin over budget](../bench/results/compare/{name})" for name in pictures]
+    whole = "Further attacks, controls, sensitivity and chosen hyper-parameters: "
+    return "\n\n".join([
+        caption,
+        *(f"### {part}" for part in kept),
+        *shown,
+        f"{whole}[compare.md](../bench/results/compare/compare.md).",
+    ]) + "\n"  # fmt: skip
+
+
+def of_record(name: str) -> str:
+    """The Markdown beside a record, with the machine that made it."""
+    folder = RESULTS / name
+    origin = json.loads((folder / f"{name}.json").read_text())["provenance"]
+    versions = ", ".join(f"{package} {number}" for package, number in origin["versions"].items())
+    text = (folder / f"{name}.md").read_text().strip()
+    return f"{text}\n\nMade on {origin['platform']}; {versions}; commit {origin['commit'][:12]}.\n"
+
+
 #: Document -> marker -> what stands between its begin and end.
 BLOCKS: dict[Path, dict[str, Callable[[], str]]] = {
     README: {"results": results, "performance": performance},
@@ -117,6 +144,11 @@ BLOCKS: dict[Path, dict[str, Callable[[], str]]] = {
         **{f"operator {name}": lambda name=name: operator_table(name) for name in OPERATORS},  # type: ignore[misc]
     },
     LARGE: {"language": language, "language memory": language_memory},
+    AUDIT: {
+        "compare": compared,
+        "ulira": lambda: of_record("ulira"),
+        "deletions": lambda: of_record("deletions"),
+    },
 }
 
 

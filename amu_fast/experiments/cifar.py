@@ -67,10 +67,10 @@ def _pickled(key: bytes) -> Callable[[bytes, str], Arrays]:
         pixels, labels = found.get(b"data"), found.get(key)
         if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape[1:] != (_PIXELS,):
             raise DataError(f"{name} has {_described(pixels)} as data, expected uint8 (n, {_PIXELS}); not a CIFAR file")
-        whole = isinstance(labels, list) and all(type(label) is int for label in labels)
-        if not whole or len(labels) != len(pixels):
+        listed = labels if isinstance(labels, list) else []
+        if len(listed) != len(pixels) or not all(type(label) is int for label in listed):
             raise DataError(f"{name} has no list of {len(pixels)} whole numbers under {key!r}; not a CIFAR file")
-        return pixels.reshape(-1, *SHAPE), np.array(labels, dtype=np.int64)
+        return pixels.reshape(-1, *SHAPE), np.array(listed, dtype=np.int64)
 
     return read
 

@@ -66,9 +66,7 @@ class Population:
             DataError: Shapes that do not match, or a label outside [0, classes).
         """
         if images.ndim not in (3, 4) or labels.shape != images.shape[:1] or len(images) == 0:
-            raise DataError(
-                f"{name} has images {images.shape} and labels {labels.shape}; need (n, h, w) or (n, c, h, w), and (n,)"
-            )
+            raise DataError(f"{name} has images {images.shape} and labels {labels.shape}; need (n[, c], h, w) and (n,)")
         outside = labels[(labels < 0) | (labels >= classes)]
         if outside.size:
             raise DataError(f"{name} has the label {outside[0]}, outside [0, {classes}); the label file does not fit")
@@ -208,12 +206,9 @@ def _colour(name: str, data_dir: Path | None) -> Population:
     """These loaders build on this module, so they are imported when called."""
     from amu_fast.experiments import cifar, jpeg_tree, svhn
 
-    loaders: dict[str, Callable[[Path | None], Population]] = {
-        "cifar-10": cifar.cifar_10,
-        "cifar-10-jpeg": jpeg_tree.cifar_10_jpeg,
-        "cifar-100": cifar.cifar_100,
-        "svhn": svhn.svhn,
-    }
+    if name == "cifar-10-jpeg":
+        return jpeg_tree.cifar_10_jpeg(data_dir)
+    loaders = {"cifar-10": cifar.cifar_10, "cifar-100": cifar.cifar_100, "svhn": svhn.svhn}
     return loaders[name](data_dir)
 
 

@@ -93,9 +93,7 @@ def _key(name: PurePosixPath, path: Path) -> tuple[int, int, str]:
     """Part, class and file name: the order of the rows."""
     part, label = (*name.parts[-3:-1], "", "")[:2]
     if part not in PARTS or label not in CLASSES:
-        raise DataError(
-            f"{path} has the file {name}; expected train/<class>/*.jpg with the classes {', '.join(CLASSES)}"
-        )
+        raise DataError(f"{path} has the file {name}; expected train/<class>/*.jpg, the classes being {CLASSES}")
     return PARTS.index(part), CLASSES.index(label), name.name
 
 

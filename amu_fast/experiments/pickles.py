@@ -16,6 +16,16 @@ from amu_fast.errors import DataError
 
 _NDARRAY = object()
 """Stands for numpy.ndarray, which so cannot be called."""
+_DAMAGED = (
+    pickle.UnpicklingError,
+    EOFError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    OverflowError,
+)
 _TYPES = ("u1", "i1", "i2", "i4", "i8", "u2", "u4", "u8", "f4", "f8", "b1")
 
 
@@ -76,7 +86,7 @@ def read_arrays(data: bytes, name: str) -> dict[bytes, Any]:
         found = ArrayUnpickler(io.BytesIO(data), encoding="bytes").load()
     except DataError as error:
         raise DataError(f"{name} is refused: {error}") from error
-    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError, LookupError, MemoryError) as error:
+    except _DAMAGED as error:
         raise DataError(f"{name} is a damaged pickle ({error}); copy or download it again") from error
     if not isinstance(found, dict):
         raise DataError(f"{name} holds a {type(found).__name__}, expected a dictionary; not this data set's file")

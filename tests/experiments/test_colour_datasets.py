@@ -30,10 +30,8 @@ def python_2_pickle(dictionary: dict) -> bytes:
     """As Python 2 wrote it: text keys as byte strings, NumPy's old module name."""
     data = pickle.dumps(dictionary, protocol=2)
     data = data.replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
-    out = b""
-    while b"X" in data and any(token in data for token in TOKENS):
-        token = next(token for token in TOKENS if token in data)
-        out, data = b"", data.replace(token, TOKENS[token])
+    for token, older in TOKENS.items():
+        data = data.replace(token, older)
     return data
 
 
@@ -131,7 +129,7 @@ class Attack:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        ((os.system, ("touch /tmp/amu-fast-was-here",)), r"asks for (posix|nt)\.system"),
+        ((os.system, ("touch was-here",)), r"asks for (posix|nt)\.system"),
         ((eval, ("1+1",)), r"asks for (builtins|__builtin__)\.eval"),
         ((np.frombuffer, (b"ab", "u1")), r"asks for numpy\.frombuffer"),
         ((np.dtype, ("O",)), "values of type 'O'"),
@@ -140,13 +138,14 @@ class Attack:
     ],
     ids=["os.system", "eval", "frombuffer", "object array", "ndarray called", "huge array"],
 )
-def test_a_malicious_pickle_is_refused_and_nothing_runs(tmp_path, call, message):
+def test_a_malicious_pickle_is_refused_and_nothing_runs(tmp_path, monkeypatch, call, message):
+    monkeypatch.chdir(tmp_path)
     contents = python_version()
     contents["data_batch_3"] = pickle.dumps({"data": Attack(call), "labels": [0]}, protocol=2)
     with pytest.raises(DataError, match=message) as error:
         load("cifar-10", write(tmp_path, contents))
     assert "data_batch_3" in str(error.value)
-    assert not Path("/tmp/amu-fast-was-here").exists()
+    assert not Path("was-here").exists()
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,19 @@ class MatchedSample:
         return found
 
 
+def same_mix(wanted: NDArray[np.int64], labels: NDArray[np.int64], seed: int = 0) -> NDArray[np.int64]:
+    """Numbers of as many rows of `labels` as possible whose mix of classes is that of `wanted`, drawn at random.
+
+    Classes are missing where their quota is below half a row; nothing is left where `labels` lacks a wanted class.
+    """
+    counts = np.bincount(wanted)
+    classes = np.flatnonzero(counts)
+    ratio = min(float((labels == c).sum() / counts[c]) for c in classes)
+    rng = np.random.default_rng((seed, 2))
+    drawn = [rng.permutation(np.flatnonzero(labels == c))[: int(np.floor(ratio * counts[c] + 0.5))] for c in classes]
+    return np.concatenate(drawn)
+
+
 def p_value(statistics: Array) -> float:
     """(1 + #)/(B + 1): the share of permutations, truth included, that are at least as large as the truth (row 0)."""
     return float((statistics >= statistics[0] - 1e-12).mean())

@@ -102,11 +102,12 @@ def table(record: DangersRecord) -> str:
         verdict = {True: "yes", False: "**no**", None: "–"}[case.as_expected]
         codes = ", ".join(_counted(case.report.codes)) or "none"
         rows.append(f"| {case.name} | {case.report.name} | {figures} | {codes} | {verdict} |")
-    task, commit = record.plan["task"], record.provenance.commit or "unknown"
+    task, found = record.plan["task"], record.provenance
+    commit = found.commit or "unknown"
+    commit = commit[:12] + ("+changes" if "+" in commit else "")
     caption = (
-        f"Data {task['data']}, seed {record.plan['seed']}, {record.seconds:.0f} s on {record.provenance.threads} thread"
-        f"{'s' if record.provenance.threads > 1 else ''}; commit {commit[:12]}{'+changes' if '+' in commit else ''}, torch "
-        f"{record.provenance.versions['torch']}. Brackets: 95 % intervals over rows, which speak for these models only."
+        f"Data {task['data']}, seed {record.plan['seed']}, {record.seconds:.0f} s, one thread; commit {commit}, torch "
+        f"{found.versions['torch']}. Brackets: 95 % intervals over rows, which speak for these models only."
     )
     return "\n".join([*rows, "", caption, ""])
 

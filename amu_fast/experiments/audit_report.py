@@ -127,12 +127,15 @@ def make_audit(
 
 
 def _attacked(unit: Unit, judged: MethodRun | nn.Module, attacks: Sequence[Attack] | None) -> _Judged:
+    if not unit.alike.all():
+        unlike = int((~unit.alike).sum())
+        raise DataError(f"{unlike} test rows are unlike the forget rows (S6); audit a unit with random forget rows")
     run = None if isinstance(judged, nn.Module) else judged
     outputs = unit.outputs_of(judged) if isinstance(judged, nn.Module) else judged.outputs
     method = MethodRecord("model as given", {}) if run is None else run.record.method
     models = {"unlearned": outputs, **{role: unit.outputs[role] for role in ("retrain", "original", "floor")}}
     found, refused = {}, {}
-    attacks = _default_attacks(unit, method) if attacks is None else attacks
+    attacks = default_attacks(unit, method) if attacks is None else attacks
     for attack in attacks:
         results = _results(attack, models)
         if isinstance(results, str):
@@ -151,7 +154,8 @@ def _results(attack: Attack, models: Mapping[str, SplitOutputs]) -> dict[str, At
         return str(error)
 
 
-def _default_attacks(unit: Unit, method: MethodRecord) -> list[Attack]:
+def default_attacks(unit: Unit, method: MethodRecord) -> list[Attack]:
+    """Calibrated loss, loss, a linear SVM and the paper's attack; marked where the method's game had their score."""
     loss, logits = scores_in_game(method)
     return [
         CalibratedLoss(unit.references),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal
 
 from amu_fast.audit.intervals import Interval
 from amu_fast.errors import DataError
@@ -110,3 +111,31 @@ class VerdictRecord:
             thresholds=dict(thresholds),
             claims=tuple(ClaimRecord.of(claim) for claim in verdict.claims),
         )
+
+    def to_plain(self) -> dict[str, Any]:
+        """The verdict as its own `to_plain()` gives it: codes without sentences, for `amu-fast certify --verdict`."""
+        return {
+            "outcome": self.outcome,
+            "exit_code": self.exit_code,
+            "reasons": [reason.code for reason in self.reasons],
+            "claims": [
+                {
+                    **{f.name: getattr(claim, f.name) for f in fields(claim) if f.name not in _NESTED},
+                    "reasons": [reason.code for reason in claim.reasons],
+                    "interval": _interval(claim.interval),
+                    "simultaneous": _interval(claim.simultaneous),
+                }
+                for claim in self.claims
+            ],
+        }
+
+
+_NESTED = ("reasons", "interval", "simultaneous", "in_game")
+
+
+def _interval(interval: Interval | None) -> dict[str, Any] | None:
+    """With null where there is no number."""
+    if interval is None:
+        return None
+    plain = asdict(interval)
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in plain.items()}

@@ -7,7 +7,9 @@ from dataclasses import replace
 
 import pytest
 
+from amu_fast.certificate import verify
 from amu_fast.cli import demo
+from amu_fast.cli.certify import CertifyOptions, run_certify
 from amu_fast.errors import DataError
 
 PICTURES = ("losses.png", "roc.png", "players.png")
@@ -48,10 +50,11 @@ def test_one_unit_has_row_intervals_and_several_have_unit_intervals(tiny, tmp_pa
     assert "for this model only" in (tmp_path / "table.md").read_text()
     for name in PICTURES:
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
-    page = (tmp_path / "report.html").read_text()
+    page = (tmp_path / "game" / "report.html").read_text()
     assert "Verdict" in page
     assert "stackelberg" in page
-    assert json.loads((tmp_path / "audit.json").read_text())["schema"] == "amu-fast-audit/1"
+    assert json.loads((tmp_path / "game" / "audit.json").read_text())["schema"] == "amu-fast-audit/1"
+    certified(tmp_path)
     trained = sorted(path.name for path in (tmp_path / "cache").iterdir())
 
     run(tmp_path, units=2)
@@ -63,6 +66,23 @@ def test_one_unit_has_row_intervals_and_several_have_unit_intervals(tiny, tmp_pa
         for metric, values in row["differences"].items():
             assert values[0] == first[row["name"]][metric][0]
     assert "2 units" in (tmp_path / "table.md").read_text()
+
+
+def certified(out):
+    """The audited folder takes a certificate whose verdict is the audit's, and the certificate holds."""
+    options = CertifyOptions(
+        folder=out / "game",
+        unsigned=True,
+        policy=out / "game" / "policy.json",
+        verdict=out / "game" / "verdict.json",
+        private=out / "private.json",
+    )
+    run_certify(options)
+    certificate, verdict = (json.loads((out / "game" / f"{n}.json").read_text()) for n in ("certificate", "verdict"))
+    assert certificate["verdict"]["outcome"] == verdict["outcome"]
+    assert certificate["verdict"]["reasons"] == verdict["reasons"]
+    assert len(certificate["audits"]) == 4
+    assert verify(out / "game" / "certificate.json").exit_code == 5  # intact, unsigned
 
 
 def test_unknown_data_is_named(tiny, tmp_path):

@@ -55,6 +55,7 @@ def test_one_unit_has_row_intervals_and_several_have_unit_intervals(tiny, tmp_pa
     assert "stackelberg" in page
     assert json.loads((tmp_path / "game" / "audit.json").read_text())["schema"] == "amu-fast-audit/1"
     certified(tmp_path)
+    capsys.readouterr()
     trained = sorted(path.name for path in (tmp_path / "cache").iterdir())
 
     run(tmp_path, units=2)

@@ -98,6 +98,9 @@ def unlearn(
 def compare(
     data: Annotated[str | None, typer.Option(help="Data set, see `amu-fast data list`; default fashion-mnist.")] = None,
     data_dir: DataDir = None,
+    resnet_on: Annotated[
+        str | None, typer.Option(help="Device, such as cuda: a ResNet-18 there, on cifar-10 by default.")
+    ] = None,
     methods: Annotated[list[str] | None, typer.Option("--method", help="Row, again for more; default all.")] = None,
     forget: Annotated[
         list[str] | None,
@@ -121,6 +124,7 @@ def compare(
     run_compare(
         data=data,
         data_dir=data_dir,
+        device=resnet_on,
         methods=methods or [],
         forget_sets=forget or [],
         shares=budget or [],

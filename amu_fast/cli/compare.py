@@ -12,6 +12,7 @@ from amu_fast.experiments.compare.engine import make_comparison
 from amu_fast.experiments.compare.plan import ComparePlan, forget_set, quick
 from amu_fast.experiments.compare.render import document
 from amu_fast.experiments.compare.table import summarise, write
+from amu_fast.experiments.deep_tasks import DeepTask
 from amu_fast.experiments.tasks import Task
 
 
@@ -19,6 +20,7 @@ def run_compare(
     *,
     data: str | None,
     data_dir: Path | None,
+    device: str | None,
     methods: Sequence[str],
     forget_sets: Sequence[str],
     shares: Sequence[float],
@@ -38,7 +40,7 @@ def run_compare(
     """
     if jobs < 1:
         raise DataError(f"jobs must be >= 1, got {jobs}")
-    plan = _plan(data, methods, forget_sets, shares, units, trials, small)
+    plan = _plan(data, device, methods, forget_sets, shares, units, trials, small)
     if not sensitivity:
         plan = replace(plan, sensitivity=None)
     if summarise_only:
@@ -52,6 +54,7 @@ def run_compare(
 
 def _plan(
     data: str | None,
+    device: str | None,
     methods: Sequence[str],
     forget_sets: Sequence[str],
     shares: Sequence[float],
@@ -61,7 +64,10 @@ def _plan(
 ) -> ComparePlan:
     """The default plan, made small or not, with what was asked for in place of its own."""
     plan = quick(ComparePlan()) if small else ComparePlan()
-    if data is not None:
+    if device is not None:
+        deep = DeepTask(device=device)
+        plan = replace(plan, task=deep if data is None else replace(deep, data=data))
+    elif data is not None:
         plan = replace(plan, task=task_on(data, plan.task))
     if methods:
         plan = replace(plan, methods=tuple(methods))

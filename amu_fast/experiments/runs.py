@@ -151,7 +151,7 @@ def _guesses(unit: Unit) -> SplitOutputs:
     """Equal logits everywhere: every row is as likely as any other."""
 
     def guess(part: str) -> Outputs:
-        labels = unit.splits.rows(part).labels().numpy()
+        labels = unit.splits.rows(part).labels().cpu().numpy()
         classes = unit.outputs["retrain"].test.scores.shape[1] - 1
         return Outputs.from_logits(np.zeros((len(labels), classes)), labels)
 

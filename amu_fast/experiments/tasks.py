@@ -84,6 +84,10 @@ class Task:
         channels, side = population.inputs.shape[1], population.inputs.shape[-1]
         return SmallCnn(side, population.classes, self.width, self.hidden, channels=channels)
 
+    def with_forget_set(self, forget_set: ForgetSet, classes: int = 10) -> ForgetTask:
+        """The same task with these forget rows."""
+        return ForgetTask.of(self, forget_set, classes)
+
 
 @dataclass(frozen=True)
 class ForgetTask(Task):
@@ -101,7 +105,7 @@ class ForgetTask(Task):
     @classmethod
     def of(cls, task: Task, forget_set: ForgetSet, classes: int = 10) -> ForgetTask:
         """The same task with another kind of forget rows."""
-        shared = {f.name: getattr(task, f.name) for f in fields(Task)}
+        shared = {f.name: getattr(task, f.name) for f in fields(task) if f.name != "forget_set"}
         return cls(**{**shared, "forget": forget_set.rows(task.train, classes)}, forget_set=forget_set)
 
     def draw(self, population: Population, seed: int, memorisation: Memorisation | None = None) -> Draw:

@@ -53,7 +53,7 @@ class ComparePlan:
 
     def task_of(self, forget_set: ForgetSet) -> ForgetTask:
         """The task with these forget rows."""
-        return ForgetTask.of(self.task, forget_set)
+        return self.task.with_forget_set(forget_set)
 
     def rows(self, share: float, task: Task) -> tuple[Space, ...]:
         """Methods that this budget pays for."""

@@ -13,6 +13,8 @@ from typing import Annotated
 import typer
 
 from amu_fast import __version__
+from amu_fast.cli.data_app import data_app
+from amu_fast.cli.options import DataDir, Json, Out, Seed
 from amu_fast.errors import AmuFastError
 
 app = typer.Typer(
@@ -23,13 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-data_app = typer.Typer(help="Data sets: what there is, and fictitious authors to make.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, everything else on stderr.")]
-Seed = Annotated[int, typer.Option(help="Seed of every random choice; the same seed gives the same bits on the CPU.")]
-Out = Annotated[Path, typer.Option(help="Folder for the results.")]
-DataDir = Annotated[Path | None, typer.Option(help="Where data files lie; also read from AMU_FAST_DATA.")]
 
 
 def run() -> None:
@@ -248,26 +244,3 @@ def verify(
         as_json=json,
     )
     raise typer.Exit(run_verify(options))
-
-
-@data_app.command("list")
-def data_list(json: Json = False) -> None:
-    """Show the data sets by name, and where each comes from."""
-    from amu_fast.cli.data import list_data
-
-    list_data(as_json=json)
-
-
-@data_app.command("synth-authors")
-def data_synth_authors(
-    out: Annotated[Path, typer.Option(help="Folder for the files, in TOFU's format.")],
-    authors: Annotated[int, typer.Option(help="Authors of full.json.")] = 200,
-    questions: Annotated[int, typer.Option(help="Questions about each.")] = 20,
-    held_out: Annotated[int, typer.Option(help="Further authors, for heldout.json: non-members.")] = 60,
-    seed: Seed = 0,
-    json: Json = False,
-) -> None:
-    """Write a folder of questions and answers about people who do not exist, as TOFU's files."""
-    from amu_fast.cli.data import make_authors
-
-    make_authors(authors, questions, held_out, seed, out, as_json=json)

@@ -16,7 +16,7 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -30,48 +30,13 @@ from amu_fast.report.report import Metric
 from amu_fast.report.writing import write_atomic
 from amu_fast.rows import Rows
 from amu_fast.unlearn.api import unlearn
+from amu_fast.unlearn.request_state import DeletionRequest, QueueState
 from amu_fast.unlearn.result import MODEL_FILE, Result
 
 if TYPE_CHECKING:
     from amu_fast.protocols import Method
 
 STATE_FILE, LOCK_FILE, FOLDER = "queue.json", ".lock", "requests"
-
-
-@dataclass(frozen=True)
-class DeletionRequest:
-    """One request.
-
-    Attributes:
-        name: As the controller calls it; unique in its queue.
-        rows: (n,) row numbers of the training data to be forgotten.
-        received: When it was put into the queue, UTC, ISO 8601.
-        finished: When its model was written; None while it waits.
-    """
-
-    name: str
-    rows: tuple[int, ...]
-    received: str
-    finished: str | None = None
-
-
-@dataclass(frozen=True)
-class QueueState:
-    """What `queue.json` holds.
-
-    Attributes:
-        seed: Of the first request; request k runs with seed + k.
-        data: SHA-256 of the training rows.
-        method: Hash of the method's configuration.
-        requests: In the order in which they came.
-    """
-
-    SCHEMA: ClassVar[str] = "amu-fast-deletions/1"
-
-    seed: int
-    data: str
-    method: str
-    requests: tuple[DeletionRequest, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,7 @@
 | S1 | scope of an interval | `Interval.scope` |
 | S2 | units, seeds, collapsed runs | `t_interval`, `paired_t`, `sign_flip_test`, `collapsed` |
 | | its sizes | `t_power`, `effect_for`, `units_for` |
-| S3 | interval of an AUC | `auc_interval`, `widened` (cross-fitted); `auc_deviation` for planning |
+| S3 | interval of an AUC | `auc_interval`, `widened` (cross-fitted), `permutation_test`; `auc_deviation` for planning |
 | S4 | several rows of one person | `auc_interval(clusters=)`, `auc_difference(clusters=)`, `clustered_mean` |
 | S5 | TPR at an FPR | `threshold_at_fpr`, `tpr_interval`, `tpr_difference`, `roc_curve`; `members_for_rate` |
 | S6 | the reference's value | `auc_difference`, `ChanceProof` |
@@ -58,6 +58,7 @@ from amu_fast.audit.judging import accuracy_claims, collect, fresh_rows, judge
 from amu_fast.audit.margins import Margins, auc_margin
 from amu_fast.audit.metrics import collapsed, ks_statistic, threshold_at_fpr, tpr_at_fpr, wasserstein_1
 from amu_fast.audit.multiplicity import IntervalTest, holm, holm_intervals, intersection_union
+from amu_fast.audit.permutation import permutation_test
 from amu_fast.audit.planning import (
     auc_deviation,
     effect_for,
@@ -121,6 +122,7 @@ __all__ = [
     "members_for_rate",
     "over_unlearning_claim",
     "paired_t",
+    "permutation_test",
     "resolve",
     "roc_curve",
     "rows_for_equivalence",

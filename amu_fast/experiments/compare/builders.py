@@ -108,7 +108,7 @@ def msg(p: Parameters, epochs: float, task: Task) -> m.Msg:
 def moments(p: Parameters, epochs: float, task: Task) -> m.ScoreMomentMatching:
     """Searched: lr, weight."""
     return m.ScoreMomentMatching(
-        epochs=epochs, weight=p["weight"], optimiser=_without_momentum(p), batch_size=task.unlearn_batch
+        epochs=epochs, weight=p["weight"], optimiser=_pulling(p), batch_size=task.unlearn_batch
     )
 
 
@@ -147,9 +147,7 @@ def zs_pag(p: Parameters, epochs: float, task: Task) -> m.ZsPag:
 
 def game(p: Parameters, epochs: float, task: Task) -> m.Stackelberg:
     """Searched: lr, weight; the recommended preset."""
-    return m.Stackelberg(
-        epochs=epochs, weight=p["weight"], optimiser=_without_momentum(p), batch_size=task.unlearn_batch
-    )
+    return m.Stackelberg(epochs=epochs, weight=p["weight"], optimiser=_pulling(p), batch_size=task.unlearn_batch)
 
 
 def published(p: Parameters, epochs: float, task: Task) -> m.Stackelberg:
@@ -158,9 +156,13 @@ def published(p: Parameters, epochs: float, task: Task) -> m.Stackelberg:
     return replace(plain, epochs=epochs, weight=p["weight"], optimiser=Sgd(lr=p["lr"]), batch_size=task.unlearn_batch)
 
 
-def _without_momentum(p: Parameters) -> Sgd:
-    """A pull towards equal scores must not persist into later steps, when its sign may have changed."""
-    return Sgd(lr=p["lr"], momentum=0.0)
+def _pulling(p: Parameters) -> Sgd:
+    """For a pull towards equal scores: no momentum, as its sign may change from step to step, and a clipped gradient.
+
+    Unclipped, a large rate times a large weight throws the weights away in the first steps on some units (retain
+    accuracy 5 to 17 points down on three of ten); at norm 2 the whole search space is safe.
+    """
+    return Sgd(lr=p["lr"], momentum=0.0, clip=2.0)
 
 
 def gradients_twice(task: Task) -> float:

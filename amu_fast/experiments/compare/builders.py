@@ -159,8 +159,8 @@ def published(p: Parameters, epochs: float, task: Task) -> m.Stackelberg:
 def _pulling(p: Parameters) -> Sgd:
     """For a pull towards equal scores: no momentum, as its sign may change from step to step, and a clipped gradient.
 
-    Unclipped, a large rate times a large weight throws the weights away in the first steps on some units (retain
-    accuracy 5 to 17 points down on three of ten); at norm 2 the whole search space is safe.
+    Unclipped, a large rate times a large weight throws the network's weights away in the first steps, on some units
+    and not on others, so that two tuning units do not show it.
     """
     return Sgd(lr=p["lr"], momentum=0.0, clip=2.0)
 

@@ -42,7 +42,7 @@ def layer_inputs(model: nn.Module, batches: Iterator[Tensor]) -> dict[str, Tenso
 def basis(moment: Tensor, energy: float) -> Tensor:
     """(d, r): the eigenvectors of a second moment (d, d) that together carry `energy` of its trace.
 
-    >>> basis(torch.diag(torch.tensor([8.0, 1.9, 0.1])), 0.99).shape
+    >>> basis(torch.diag(torch.tensor([8.0, 1.9, 0.1])), 0.95).shape
     torch.Size([3, 2])
     """
     values, vectors = torch.linalg.eigh(moment.double())

@@ -49,7 +49,7 @@ class Perturbation:
             raise DataError(f"steps must be >= 1 and doublings >= 0, got {self.steps} and {self.doublings}")
 
     def of(self, run: Run, rows: Rows, batch_size: int, allowance: float) -> Perturbed:
-        """Attack the rows, spending at most `allowance` gradient samples of the run's budget.
+        """Attack the rows, spending at most `allowance` gradient samples of the run's budget; each step waits.
 
         Args:
             run: Whose model is attacked, in eval mode, and whose meter is charged.

@@ -60,7 +60,7 @@ def make_comparison(
         write_atomic(ignored, b"*\n")
     places = [_Place(plan, folder, kind, data_dir) for kind in plan.forget_sets]
     numbers = (*plan.tuning_units, *plan.units)
-    # units of one number share their original: by number first, so that two workers seldom wait to train the same one
+    # units of one number share their original: forget set by forget set, so that no two workers train the same one
     prepare: list[Job] = [partial(_prepare, place, unit) for place in places for unit in numbers]
     pairs = [(share, place) for share in sorted(plan.shares, reverse=True) for place in places]
     searches: list[Job] = [

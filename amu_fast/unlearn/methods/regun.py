@@ -91,9 +91,12 @@ class HeldOutAnswers:
         logits, labels = predict(run.model, rows, batch_size=1000)
         run.meter.add(len(rows), backward=False)
         self._p = logits.softmax(1)
-        self._rows = [(labels == label).nonzero().flatten() for label in range(run.classes)]
+        self._by_class = labels.argsort(stable=True)
+        self._counts = labels.bincount(minlength=run.classes)
+        self._starts = self._counts.cumsum(0) - self._counts
         self._rng = generator(run.seed, "held_out")
-        missing = [int(c) for c in run.rows("forget").labels().unique() if len(self._rows[int(c)]) == 0]
+        forget = run.rows("forget").labels().unique().to(labels.device)
+        missing = forget[self._counts[forget] == 0].tolist()
         if missing:
             raise DataError(
                 f"the forget classes {missing} have no held-out row among {len(rows)} validation rows; add some, or "
@@ -102,7 +105,6 @@ class HeldOutAnswers:
 
     def target(self, labels: Tensor) -> Tensor:
         """(1, C): the mean answer on held-out rows drawn, with replacement, with the histogram of `labels` (b,)."""
-        draws = torch.rand(len(labels), generator=self._rng)
-        picked = [self._rows[int(c)] for c in labels.tolist()]
-        chosen = [rows[int(u * len(rows))] for rows, u in zip(picked, draws.tolist(), strict=True)]
-        return self._p[torch.stack(chosen)].mean(0, keepdim=True)
+        share = torch.rand(len(labels), generator=self._rng).to(labels.device).double()
+        place = self._starts[labels] + (share * self._counts[labels]).long()
+        return self._p[self._by_class[place]].mean(0, keepdim=True)

@@ -6,26 +6,14 @@ import json
 from dataclasses import replace
 
 import pytest
+import tiny
 
 from amu_fast.bench import deletions, readme, ulira
-from amu_fast.experiments.tasks import Task
 from amu_fast.unlearn.optimise import Sgd
 
 pytest.importorskip("safetensors")
 
-TINY = Task(
-    data="digits",
-    train=200,
-    forget=60,
-    validation=100,
-    test=300,
-    epochs=8.0,
-    batch_size=20,
-    optimiser=Sgd(lr=0.05, weight_decay=0.0, warmup=0.1),
-    unlearn_batch=20,
-    width=4,
-    hidden=32,
-)
+TINY = replace(tiny.TASK, validation=100, test=300, noise=0.0, epochs=8.0)
 
 
 def test_ulira_finds_what_a_bad_unlearner_left_and_makes_nothing_twice(tmp_path, monkeypatch):

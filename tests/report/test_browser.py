@@ -13,31 +13,17 @@ import shutil
 import subprocess
 
 import pytest
+from tiny import TASK
 
 from amu_fast.experiments.audit_report import make_audit
 from amu_fast.experiments.runs import run_method
-from amu_fast.experiments.units import Task, prepare_unit
+from amu_fast.experiments.units import prepare_unit
 from amu_fast.report.document import PARTS
 from amu_fast.report.html import render
 from amu_fast.unlearn.methods import Stackelberg
-from amu_fast.unlearn.optimise import Sgd
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 WIDTHS = {"desktop": 1280, "phone": 390}
-TASK = Task(
-    data="digits",
-    train=200,
-    forget=60,
-    validation=120,
-    test=400,
-    noise=0.2,
-    epochs=15.0,
-    batch_size=20,
-    optimiser=Sgd(lr=0.05, weight_decay=0.0, warmup=0.1),
-    unlearn_batch=20,
-    width=4,
-    hidden=32,
-)
 WRAPPER = """<!doctype html><meta charset="utf-8"><title>measure</title>
 <style>body {{ margin: 0 }} iframe {{ border: 0; height: 12000px; display: block }}</style>
 {frames}

@@ -12,7 +12,7 @@ from amu_fast.experiments.dangers.federated import FedAvg, Federation, average_s
 from amu_fast.experiments.dangers.over_unlearning import OverUnlearningAudit, cross_fitted_auc, over_matched_noise
 from amu_fast.experiments.dangers.poisoned import MembershipAudit, member_share, missing_rows, request_of
 from amu_fast.experiments.dangers.quantisation import QuantisationAudit, quantisation_step, quantise, quantised
-from amu_fast.experiments.dangers.relearning import RelearningAttack, RelearnTime
+from amu_fast.experiments.dangers.relearning import FastRelearning, RelearningAttack
 from amu_fast.experiments.dangers.report import DangerReport
 from amu_fast.experiments.dangers.triggers import PatchTrigger, TriggerAudit, successes, trigger_audit
 from amu_fast.experiments.dangers.utility import CompositionAudit, UtilityAudit
@@ -25,6 +25,7 @@ __all__ = [
     "Cast",
     "CompositionAudit",
     "DangerReport",
+    "FastRelearning",
     "FedAvg",
     "Federation",
     "MembershipAudit",
@@ -33,7 +34,6 @@ __all__ = [
     "Poisoned",
     "QuantisationAudit",
     "RecoveredPattern",
-    "RelearnTime",
     "RelearningAttack",
     "TriggerAudit",
     "UtilityAudit",

@@ -8,13 +8,12 @@ whether the *others* come back. Both are read against a retrained model under th
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 import torch
 from torch import nn
 
-from amu_fast.audit.attacks import LossThreshold
-from amu_fast.audit.metrics import accuracy, losses
+from amu_fast.audit.attacks import LossThreshold, RelearnTime, mean_loss
+from amu_fast.audit.metrics import accuracy
 from amu_fast.audit.predict import predict
 from amu_fast.errors import DataError
 from amu_fast.experiments.dangers.cast import gap_to_reference
@@ -22,72 +21,43 @@ from amu_fast.experiments.dangers.report import DangerReport
 from amu_fast.protocols import Attack
 from amu_fast.rows import Rows
 from amu_fast.splits import Splits
-from amu_fast.unlearn.callbacks import StepState
 from amu_fast.unlearn.methods import FineTune
 from amu_fast.unlearn.optimise import Sgd
 from amu_fast.unlearn.streams import generator
 
 
-@dataclass
-class _PassWatch:
-    """Ends a run after the first pass at which the loss on `rows` is at most `goal`."""
-
-    rows: Rows
-    goal: float
-    passes: int = 0
-    reached: bool = False
-
-    def on_step(self, state: StepState) -> Literal["stop"] | None:
-        """Look at the end of each pass."""
-        if int(state.used // len(self.rows)) == self.passes:
-            return None
-        self.passes = int(state.used // len(self.rows))
-        self.reached = float(losses(*predict(state.model, self.rows)).mean()) <= self.goal
-        return "stop" if self.reached else None
-
-
 @dataclass(frozen=True)
-class RelearnTime:
-    """Passes over the forget rows until their loss is the original's again.
+class FastRelearning:
+    """FAST_RELEARNING where a model relearns its forget rows in at most `share` of the epochs that retrain needs.
 
     Args:
-        factor: Loss to be reached, in losses of the original.
-        cap: Passes after which to give up; a model that needs none of them counts as cap + 1.
-        optimiser: Constant rate, so that a pass is the same whatever the cap.
-        batch_size: Rows a batch.
-        share: FAST_RELEARNING where the model needs at most this share of retrain's passes: a point value without
-            an interval, so look at several seeds.
+        lr: As in `RelearnTime`.
+        batch_size: Likewise.
+        cap: Epochs after which to give up; a model that needs more counts as cap + 1.
+        margin: Share by which the original's loss may be missed.
+        share: Of retrain's epochs; a point value without an interval, so look at several seeds.
     """
 
-    factor: float = 1.05
-    cap: int = 30
-    optimiser: Sgd = field(default_factory=lambda: Sgd(lr=0.01, weight_decay=0.0, schedule="constant"))
+    lr: float = 0.01
     batch_size: int = 64
+    cap: int = 30
+    margin: float = 0.05
     share: float = 0.5
 
     def __post_init__(self) -> None:
-        if self.cap < 1 or not self.factor > 0.0 or not 0.0 < self.share <= 1.0:
-            raise DataError(
-                f"need cap >= 1, factor > 0 and 0 < share <= 1, got {self.cap}, {self.factor}, {self.share}"
-            )
-
-    def passes(self, model: nn.Module, splits: Splits, goal: float, seed: int = 0) -> int:
-        """Passes that one model needs, 0 … cap + 1."""
-        rows = splits.rows("forget")
-        if float(losses(*predict(model, rows)).mean()) <= goal:
-            return 0
-        watch = _PassWatch(rows, goal)
-        tuning = FineTune(float(self.cap), self.optimiser, self.batch_size, callbacks=(watch,))
-        tuning.unlearn(model, _trained_on(rows, splits), seed=seed)
-        return watch.passes if watch.reached else self.cap + 1
+        if not 0.0 < self.share <= 1.0:
+            raise DataError(f"share must lie in (0, 1], got {self.share}; .5 is half of retrain's epochs")
 
     def __call__(
         self, unlearned: nn.Module, retrain: nn.Module, original: nn.Module, splits: Splits, seed: int = 0
     ) -> DangerReport:
-        """Compare a model with a retrained one."""
-        goal = self.factor * float(losses(*predict(original, splits.rows("forget"))).mean())
-        mine, theirs = (self.passes(model, splits, goal, seed) for model in (unlearned, retrain))
-        figures = {"passes": float(mine), "retrain_passes": float(theirs), "goal_loss": goal}
+        """Compare a model with a retrained one under the same training."""
+        time = RelearnTime(
+            mean_loss(original, splits), self.lr, self.batch_size, margin=self.margin, cap=self.cap, seed=seed
+        )
+        results = [time.run(model, splits) for model in (unlearned, retrain)]
+        mine, theirs = (self.cap + 1 if result.epochs is None else result.epochs for result in results)
+        figures = {"passes": float(mine), "retrain_passes": float(theirs), "goal_loss": results[0].threshold}
         warnings: tuple[str, ...] = ()
         if mine <= self.share * theirs:
             warnings = (

@@ -16,7 +16,7 @@ from amu_fast.experiments.dangers.federated import FedAvg
 from amu_fast.experiments.dangers.over_unlearning import OverUnlearningAudit, over_matched_noise
 from amu_fast.experiments.dangers.poisoned import KINDS, MembershipAudit, request_of
 from amu_fast.experiments.dangers.quantisation import QuantisationAudit
-from amu_fast.experiments.dangers.relearning import RelearningAttack, RelearnTime
+from amu_fast.experiments.dangers.relearning import FastRelearning, RelearningAttack
 from amu_fast.experiments.dangers.report import DangerReport
 from amu_fast.experiments.dangers.triggers import PatchTrigger
 from amu_fast.experiments.dangers.utility import CompositionAudit, UtilityAudit
@@ -211,7 +211,7 @@ def robustness(plan: Plan, cast: Cast) -> Iterator[Case]:
     for name, method in methods.items():
         model = cast.floor if method is None else method.unlearn(cast.original, cast.splits, seed=plan.seed).model
         wanted = () if method is None else None
-        time = RelearnTime()(model, cast.retrain, cast.original, cast.splits, plan.seed)
+        time = FastRelearning()(model, cast.retrain, cast.original, cast.splits, plan.seed)
         yield Case(f"relearn time: {name}", time, ("passes", "retrain_passes"), wanted)
         relearned = RelearningAttack(attack=cast.attack)(model, cast.retrain, cast.splits, plan.seed)
         yield Case(f"relearning attack: {name}", relearned, ("before", "after"), wanted)

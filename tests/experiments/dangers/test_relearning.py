@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from amu_fast.audit.metrics import losses
+from amu_fast.audit.attacks import RelearnTime, mean_loss
 from amu_fast.audit.predict import predict
 from amu_fast.errors import DataError
-from amu_fast.experiments.dangers import Cast, RelearningAttack, RelearnTime
+from amu_fast.experiments.dangers import Cast, FastRelearning, RelearningAttack
 from amu_fast.splits import Splits
 from amu_fast.unlearn.methods import FineTune
 from amu_fast.unlearn.optimise import Sgd
@@ -37,31 +37,23 @@ def test_the_cast_saw_what_it_says(cast, tiny_task):
 
 
 def test_the_original_needs_no_pass_and_retrain_needs_some(cast):
-    time = RelearnTime(factor=3.0, optimiser=FAST, batch_size=20)
-    report = time(cast.original, cast.retrain, cast.original, cast.splits)
+    compare = FastRelearning(lr=0.05, batch_size=20, margin=2.0)
+    report = compare(cast.original, cast.retrain, cast.original, cast.splits)
     assert report.figures["passes"] == 0
     assert 1 <= report.figures["retrain_passes"] <= 31
     assert report.codes == ("FAST_RELEARNING",)
-    assert time(cast.retrain, cast.retrain, cast.original, cast.splits).codes == ()
+    assert compare(cast.retrain, cast.retrain, cast.original, cast.splits).codes == ()
 
 
-def test_passes_are_counted_as_if_each_were_looked_at(cast):
-    """The count is the first k for which fine-tuning of k passes reaches the goal."""
-    slow = replace(FAST, lr=0.01)
-    time = RelearnTime(factor=2.0, optimiser=slow, batch_size=20)
-    forget = cast.splits.rows("forget")
-    goal = 2.0 * float(losses(*predict(cast.original, forget)).mean())
-    passes = time.passes(cast.retrain, cast.splits, goal)
-    parts = replace(cast.splits, retain=forget, forget=cast.splits.rows("retain"))
-
-    def loss_after(k: int) -> float:
-        model = FineTune(float(k), slow, 20).unlearn(cast.retrain, parts).model
-        return float(losses(*predict(model, forget)).mean())
-
-    assert loss_after(passes) <= goal
-    assert loss_after(passes - 1) > goal
-    assert time.passes(cast.retrain, cast.splits, goal=0.0) == 31
-    assert replace(time, cap=passes - 1).passes(cast.retrain, cast.splits, goal) == passes
+def test_both_models_are_timed_as_the_attack_times_them(cast):
+    goal = mean_loss(cast.original, cast.splits)
+    report = FastRelearning(batch_size=20, margin=1.0)(cast.original, cast.retrain, cast.original, cast.splits, seed=3)
+    alone = RelearnTime(goal, batch_size=20, margin=1.0, seed=3).run(cast.retrain, cast.splits)
+    assert report.figures["goal_loss"] == alone.threshold == 2.0 * goal
+    assert report.figures["retrain_passes"] == alone.epochs > 1
+    given_up = FastRelearning(batch_size=20, margin=1.0, cap=alone.epochs - 1)
+    late = given_up(cast.original, cast.retrain, cast.original, cast.splits, seed=3)
+    assert late.figures["retrain_passes"] == alone.epochs  # cap + 1: later than the cap
 
 
 def test_relearning_judges_other_rows_than_it_trains_on(cast, monkeypatch):
@@ -119,5 +111,5 @@ class HidingModel(torch.nn.Module):
 def test_bad_options():
     with pytest.raises(DataError, match="share must lie"):
         RelearningAttack(share=1.0)
-    with pytest.raises(DataError, match="cap >= 1"):
-        RelearnTime(cap=0)
+    with pytest.raises(DataError, match="share must lie"):
+        FastRelearning(share=0.0)

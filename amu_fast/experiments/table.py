@@ -5,16 +5,10 @@ Each worker computes on one thread, so the figures do not depend on how many wor
 
 from __future__ import annotations
 
-import multiprocessing
-import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-
-import torch
 
 from amu_fast.experiments.datasets import Population
 from amu_fast.experiments.families import ABLATION, FAMILIES, Family
@@ -34,6 +28,7 @@ from amu_fast.experiments.summary import Summary, row_names, summarise
 from amu_fast.experiments.tasks import DEMO_TASK, QUICK_TASK, TABLE_TASK, Task
 from amu_fast.experiments.tuning import tune
 from amu_fast.experiments.units import Unit, prepare_unit
+from amu_fast.experiments.workers import Job, Notify, run_jobs
 from amu_fast.report.provenance import config_hash, plain
 from amu_fast.report.writing import write_atomic
 
@@ -68,9 +63,6 @@ DEMO = Plan(
     shares=(0.125,),
     families=("fine_tune", "neg_grad_plus", "moment_matching", "stackelberg"),
 )
-
-Notify = Callable[[str], None]
-Job = Callable[[], str]
 
 
 def make_table(
@@ -175,41 +167,3 @@ def _row(place: _Place, unit: Unit, share: float, row: str) -> RunRecord:
 
 def _family(name: str) -> Family:
     return next(family for family in FAMILIES if family.name == name)
-
-
-def run_jobs(title: str, work: Sequence[Job], jobs: int, notify: Notify | None = None) -> None:
-    """All jobs of a phase, on `jobs` worker processes; the first error cancels those that have not started.
-
-    Each worker computes on one thread. `notify` is told of every finished job; None: a line on standard error.
-    """
-    began = time.perf_counter()
-    notify = notify or _print
-
-    def tell(done: int, text: str) -> None:
-        notify(f"[{title} {done}/{len(work)}, {(time.perf_counter() - began) / 60.0:.1f} min] {text}")
-
-    if jobs == 1:
-        for done, text in enumerate(_one_thread(work), start=1):
-            tell(done, text)
-        return
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=torch.set_num_threads, initargs=(1,))
-    try:
-        for done, future in enumerate(as_completed([pool.submit(job) for job in work]), start=1):
-            tell(done, future.result())
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _print(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
-def _one_thread(work: Sequence[Job]) -> Iterator[str]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        for job in work:
-            yield job()
-    finally:
-        torch.set_num_threads(threads)

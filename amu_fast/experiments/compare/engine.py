@@ -30,9 +30,9 @@ from amu_fast.experiments.records import (
     unit_path,
 )
 from amu_fast.experiments.runs import UNLEARNING_ROLE, RunRecord, fingerprint, run_method
-from amu_fast.experiments.table import Job, Notify, run_jobs
 from amu_fast.experiments.tasks import Task
 from amu_fast.experiments.units import Unit, prepare_unit
+from amu_fast.experiments.workers import Job, Notify, run_jobs
 from amu_fast.report.provenance import config_hash, plain
 from amu_fast.report.writing import write_atomic
 

@@ -19,7 +19,7 @@ from amu_fast.report.provenance import Provenance, plain
 from amu_fast.report.writing import write_atomic
 
 SCHEMA = "amu-fast-compare/1"
-GAME, FLOOR_METRIC = "stackelberg", "test_accuracy"
+GAME = "stackelberg"
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,8 @@ from amu_fast.experiments.records import (
 from amu_fast.experiments.render import figure, markdown
 from amu_fast.experiments.runs import RunRecord
 from amu_fast.experiments.summary import Summary, aggregate
-from amu_fast.experiments.table import Job, Notify, run_jobs
 from amu_fast.experiments.tuning import search
+from amu_fast.experiments.workers import Job, Notify, run_jobs
 from amu_fast.report.provenance import config_hash, plain
 from amu_fast.report.writing import write_atomic
 

@@ -23,8 +23,8 @@ from torch import nn
 from amu_fast.audit.attacks import SplitOutputs
 from amu_fast.audit.intervals import average_gap, t_interval
 from amu_fast.errors import AmuFastError
-from amu_fast.experiments.datasets import Population
 from amu_fast.experiments.evaluate import differences, headline
+from amu_fast.experiments.population import Population
 from amu_fast.experiments.tasks import DEMO_TASK, Task
 from amu_fast.experiments.workers import run_jobs
 from amu_fast.report.provenance import Provenance, config_hash, plain

@@ -10,8 +10,8 @@ from pathlib import Path
 from amu_fast.errors import DataError
 from amu_fast.experiments.compare.engine import make_comparison
 from amu_fast.experiments.compare.plan import ComparePlan, forget_set, quick
-from amu_fast.experiments.compare.render import document
-from amu_fast.experiments.compare.table import summarise, write
+from amu_fast.experiments.compare.render import document, write
+from amu_fast.experiments.compare.table import summarise
 from amu_fast.experiments.deep_tasks import DeepTask
 from amu_fast.experiments.tasks import Task
 

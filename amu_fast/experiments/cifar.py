@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from amu_fast.errors import DataError
 from amu_fast.experiments.archives import Place, find
-from amu_fast.experiments.datasets import Population
 from amu_fast.experiments.pickles import read_arrays
+from amu_fast.experiments.population import Population
 
 SHAPE = (3, 32, 32)
 _PIXELS = 3 * 32 * 32

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from amu_fast.experiments.datasets import Draw, Population
+from amu_fast.experiments.datasets import Draw
 from amu_fast.experiments.forget_sets import ForgetSet, Memorisation
 from amu_fast.experiments.models import resnet18
+from amu_fast.experiments.population import Population
 from amu_fast.experiments.tasks import ForgetTask, Task
 from amu_fast.unlearn.optimise import Sgd
 

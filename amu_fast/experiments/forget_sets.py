@@ -17,7 +17,7 @@ from torch import Tensor
 from amu_fast.errors import DataError
 
 if TYPE_CHECKING:
-    from amu_fast.experiments.datasets import Population
+    from amu_fast.experiments.population import Population
 
 Memorisation = Callable[[], Tensor]
 """Gives the memorisation (n,) of the training rows, in their order; expensive, so only asked for when needed."""

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from amu_fast.errors import BackendError, DataError
 from amu_fast.experiments.archives import Place, find, members
-from amu_fast.experiments.datasets import Population
+from amu_fast.experiments.population import Population
 from amu_fast.experiments.trained import read_trained, write_trained
 
 CACHE_VARIABLE = "AMU_FAST_CACHE"

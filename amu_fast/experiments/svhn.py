@@ -13,7 +13,7 @@ import numpy as np
 from amu_fast.errors import DataError
 from amu_fast.experiments.archives import Place, find
 from amu_fast.experiments.cifar import Arrays
-from amu_fast.experiments.datasets import Population
+from amu_fast.experiments.population import Population
 
 _FILES = ("train_32x32.mat", "test_32x32.mat")
 _ADVICE = "download train_32x32.mat and test_32x32.mat from http://ufldl.stanford.edu/housenumbers"

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 
-from amu_fast.experiments.datasets import Population
 from amu_fast.experiments.families import ABLATION, FAMILIES, Family
+from amu_fast.experiments.population import Population
 from amu_fast.experiments.records import (
     Search,
     UnitRecord,

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from amu_fast.errors import DataError
-from amu_fast.experiments.datasets import Draw, Population, draw, load
+from amu_fast.experiments.datasets import Draw, draw, load
 from amu_fast.experiments.forget_sets import ForgetSet, Memorisation, RandomRows
 from amu_fast.experiments.models import SmallCnn
+from amu_fast.experiments.population import Population
 from amu_fast.unlearn.methods import Retrain
 from amu_fast.unlearn.optimise import Sgd
 from amu_fast.unlearn.streams import generator

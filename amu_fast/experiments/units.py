@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from amu_fast.experiments.datasets import Population
+    from amu_fast.experiments.population import Population
 
 __all__ = ["DEMO_TASK", "QUICK_TASK", "TABLE_TASK", "Task", "Unit", "cache_path", "prepare_unit", "roles"]
 

@@ -17,8 +17,9 @@ from scipy.io import savemat
 
 from amu_fast.errors import DataError
 from amu_fast.experiments.archives import DATA_VARIABLE
-from amu_fast.experiments.datasets import Population, load
+from amu_fast.experiments.datasets import load
 from amu_fast.experiments.jpeg_tree import CLASSES, cifar_10_jpeg
+from amu_fast.experiments.population import Population
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (12, 3072), dtype=np.uint8)

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from amu_fast.errors import DataError
-from amu_fast.experiments.datasets import DATA_VARIABLE, Population, draw, load
+from amu_fast.experiments.datasets import DATA_VARIABLE, draw, load
 from amu_fast.experiments.idx import IMAGES_MAGIC, LABELS_MAGIC, read_images, read_labels
+from amu_fast.experiments.population import Population
 
 IMAGES = np.arange(5 * 4 * 3, dtype=np.uint8).reshape(5, 4, 3)
 LABELS = np.array([3, 0, 9, 1, 1], dtype=np.uint8)

@@ -13,12 +13,13 @@ from pathlib import Path
 
 from amu_fast.experiments.compare.judge import more
 from amu_fast.experiments.compare.plan import ComparePlan
+from amu_fast.experiments.compare.render import write
 from amu_fast.experiments.compare.search import tune
 from amu_fast.experiments.compare.spaces import Parameters, Space, spaces
-from amu_fast.experiments.compare.table import Compared, summarise, write
-from amu_fast.experiments.datasets import Population
+from amu_fast.experiments.compare.table import Compared, summarise
 from amu_fast.experiments.forget_sets import ForgetSet
 from amu_fast.experiments.peak import with_peak
+from amu_fast.experiments.population import Population
 from amu_fast.experiments.records import (
     Search,
     UnitRecord,

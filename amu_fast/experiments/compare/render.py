@@ -16,8 +16,11 @@ from amu_fast.experiments.render import (
     provenance_line,
 )
 from amu_fast.report.pareto import MarginPoint, pareto_front
+from amu_fast.report.writing import write_atomic
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from amu_fast.experiments.aggregate import Comparison, Row
     from amu_fast.experiments.compare.table import Compared, ForgetTable, Sensitivity
 
@@ -51,6 +54,14 @@ def pareto(table: ForgetTable) -> bytes:
     ]
     floor = next(row.attained_margin for row in table.rows if row.name == "floor")
     return pareto_front(points, floor, f"{table.task['data']}, {table.forget_set}, {len(table.rows[0].units)} units")
+
+
+def write(compared: Compared, folder: Path) -> None:
+    """compare.md, compare.json and a picture per forget set; each is whole or absent."""
+    for table in compared.tables:
+        write_atomic(folder / f"pareto-{table.forget_set}.png", pareto(table))
+    write_atomic(folder / "compare.md", document(compared).encode())
+    write_atomic(folder / "compare.json", compared.to_json().encode())
 
 
 def _titles() -> Mapping[str, str]:

@@ -10,13 +10,11 @@ from typing import Any
 from amu_fast.audit.intervals import Interval, paired_t, t_interval
 from amu_fast.experiments.aggregate import Comparison, Row, compare, margins_of, method_row, reference_row
 from amu_fast.experiments.compare.plan import ComparePlan
-from amu_fast.experiments.compare.render import document, pareto
 from amu_fast.experiments.records import Search, UnitRecord, read, run_path, search_path, unit_path
 from amu_fast.experiments.runs import RunRecord
 from amu_fast.experiments.summary import UnitControls
 from amu_fast.report import codec
 from amu_fast.report.provenance import Provenance, plain
-from amu_fast.report.writing import write_atomic
 
 SCHEMA = "amu-fast-compare/1"
 GAME = "stackelberg"
@@ -101,14 +99,6 @@ def summarise(plan: ComparePlan, folder: Path) -> Compared:
     """
     tables = tuple(_table(plan, folder / kind.title, kind) for kind in plan.forget_sets)
     return Compared(plain(plan), tables, Provenance.collect(plan.task))
-
-
-def write(compared: Compared, folder: Path) -> None:
-    """compare.md, compare.json and a picture per forget set; each is whole or absent."""
-    for table in compared.tables:
-        write_atomic(folder / f"pareto-{table.forget_set}.png", pareto(table))
-    write_atomic(folder / "compare.md", document(compared).encode())
-    write_atomic(folder / "compare.json", compared.to_json().encode())
 
 
 def _table(plan: ComparePlan, folder: Path, kind: Any) -> ForgetTable:

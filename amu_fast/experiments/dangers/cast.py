@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from amu_fast.audit.attacks import CalibratedLoss, SplitOutputs
 from amu_fast.audit.intervals import Interval
 from amu_fast.experiments.dangers.poisoned import missing_rows
-from amu_fast.experiments.datasets import Draw, Population
+from amu_fast.experiments.datasets import Draw
+from amu_fast.experiments.population import Population
 from amu_fast.experiments.tasks import Task
 from amu_fast.protocols import Attack
 from amu_fast.rows import Rows

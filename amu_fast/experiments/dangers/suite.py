@@ -20,7 +20,7 @@ from amu_fast.experiments.dangers.relearning import FastRelearning, RelearningAt
 from amu_fast.experiments.dangers.report import DangerReport
 from amu_fast.experiments.dangers.triggers import PatchTrigger
 from amu_fast.experiments.dangers.utility import CompositionAudit, UtilityAudit
-from amu_fast.experiments.datasets import Population
+from amu_fast.experiments.population import Population
 from amu_fast.experiments.tasks import Task
 from amu_fast.protocols import Method
 from amu_fast.unlearn.methods import FineTune, GradientAscent, NegGradPlus, ScoreMomentMatching

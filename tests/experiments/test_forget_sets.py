@@ -7,6 +7,7 @@ import torch
 
 from amu_fast.errors import DataError
 from amu_fast.experiments.evaluate import headline
+from amu_fast.experiments.compare.judge import more
 from amu_fast.experiments.forget_sets import ClassRows, MemorisedRows, MislabelledRows, RandomRows
 from amu_fast.experiments.memorisation import ConfidenceAlongTraining
 from amu_fast.experiments.tasks import ForgetTask
@@ -96,6 +97,9 @@ def test_attacks_are_judged_on_rows_that_are_alike_and_accuracy_on_all(tiny_task
     assert len(unit.attacked(unit.outputs["original"]).test) == int((test == 4).sum())
     figures = headline(unit.outputs["original"], unit.references, unit.attacked)
     assert figures["test_accuracy"] == pytest.approx(float(unit.outputs["original"].test.correct.mean()))
+    further = more(unit, unit.outputs["original"])
+    assert further["rmia_auc"] > 0.5  # of the class's own rows, which the original knows
+    assert further.keys() == {"tow", "modified_entropy_auc", "rmia_auc", "mia_efficacy"}
     tuning = unit.tuning(unit.outputs["original"])
     game, tune = unit.splits.split_validation()
     assert len(tuning.test) == len(tune) == 20 - len(game)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -81,12 +81,8 @@ class Outputs:
 
     def take(self, rows: NDArray[np.int64]) -> Outputs:
         """The rows at these positions (k,)."""
-        return Outputs(
-            self.scores[rows],
-            None if self.loss is None else self.loss[rows],
-            None if self.phi is None else self.phi[rows],
-            None if self.correct is None else self.correct[rows],
-        )
+        known = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: values[rows] for name, values in known.items() if values is not None})
 
     def require(self, field: str) -> Array:
         """`loss` or `phi`, or a DataError where raw score matrices have neither."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
+
 import numpy as np
 import pytest
 import torch
@@ -44,6 +46,18 @@ def test_probabilities_equal_logits():
     assert np.isfinite(certain.phi).all()
     with pytest.raises(DataError, match=r"sum to 1, got row .*pass logits to from_logits"):
         Outputs.from_probabilities(logits, labels)
+
+
+def test_rows_that_are_taken_keep_everything_that_is_known_of_them():
+    logits, labels = np.random.default_rng(0).normal(size=(6, 3)), np.array([0, 1, 2, 0, 1, 2])
+    outputs = replace(Outputs.from_logits(logits, labels), clusters=np.array(list("aabbcc")))
+    chosen = np.array([5, 0, 3])
+    taken, direct = outputs.take(chosen), Outputs.from_logits(logits[chosen], labels[chosen])
+    for field in fields(Outputs):
+        expected = np.array(["c", "a", "b"]) if field.name == "clusters" else getattr(direct, field.name)
+        np.testing.assert_array_equal(getattr(taken, field.name), expected)
+    bare = Outputs.from_scores(np.ones((4, 2))).take(np.array([1]))
+    assert [getattr(bare, field.name) is None for field in fields(Outputs)] == [False, *[True] * 5]
 
 
 def test_plain_score_arrays_are_a_target():

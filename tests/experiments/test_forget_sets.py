@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from amu_fast.errors import DataError
-from amu_fast.experiments.evaluate import headline
 from amu_fast.experiments.compare.judge import more
+from amu_fast.experiments.evaluate import headline
 from amu_fast.experiments.forget_sets import ClassRows, MemorisedRows, MislabelledRows, RandomRows
 from amu_fast.experiments.memorisation import ConfidenceAlongTraining
 from amu_fast.experiments.tasks import ForgetTask

@@ -45,7 +45,7 @@ def follower_panel(shown: dict[str, Any], stops: Sequence[float]) -> Any:
     pull = -attack["grad"][members] * torch.std(scores, 0) ** 2
     x, y = scores[members][::3].T.numpy()
     axes.quiver(x, y, *pull[::3].T.numpy(), color=GREEN, width=0.0028, angles="xy", zorder=3)
-    edge = torch.linspace(*axes.get_xlim(), 2)
+    edge = torch.tensor(axes.get_xlim())
     slope, offset = attack["slope"], attack["offset"]
     low, high = axes.get_ylim()
     axes.plot(edge, -(offset + slope[0] * edge) / slope[1], color=INK, linestyle="--", linewidth=1, label="the line")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -94,10 +95,10 @@ def play(plan: Plan, model: nn.Module, parts: dict[str, Rows], cap: ChanceCap | 
     return seen
 
 
-def one_fold(members: Tensor, others: Tensor, plan: Plan) -> tuple[Tensor, Tensor, Tensor]:
-    """Equally many rows of either side, their labels, and a mask of the seven tenths that train the attack."""
-    n = min(len(members), len(others))
-    scores = torch.cat([members[:n], others[:n]]).detach().double()
+def one_fold(sides: Sequence[Tensor], plan: Plan) -> tuple[Tensor, Tensor, Tensor]:
+    """Equally many rows of both sides (members first), their labels, and a mask of the seven tenths that train the attack."""
+    n = min(len(side) for side in sides)
+    scores = torch.cat([side[:n] for side in sides]).detach().double()
     labels = torch.ones(2 * n, dtype=torch.int64)
     labels[n:] = -1
     train = torch.zeros(2 * n, dtype=torch.bool)
@@ -127,6 +128,7 @@ def derivative(members: Tensor, others: Tensor, plan: Plan) -> dict[str, Any]:
         leaf = members.clone().requires_grad_()
         payoff = auditor.payoff(leaf, others, parts=parts)
         payoff.value.backward()
+        assert leaf.grad is not None
         return leaf.grad.flatten(), float(payoff.bounds.gradient_bound.sum())
 
     found: dict[str, Any] = {name: gradient(auditor, name)[0].tolist() for name in ("direct", "implicit")}

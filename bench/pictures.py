@@ -45,14 +45,14 @@ def compute(plan: Plan) -> dict[str, Any]:
     for name in ("before", "after"):
         with torch.no_grad():
             sides = {part: confidence(released(models[name], parts[part])) for part in ("forget", "validation", "test")}
-        fold = one_fold(sides["forget"], sides["validation"], plan)
+        fold = one_fold([sides["forget"], sides["validation"]], plan)
         auc = auc_interval(*(sides[part].flatten().numpy() for part in ("forget", "test")))
         shown["scores"][name] = {"sides": sides, "attack": attacked(*fold), "auc": auc}
         if name == "before":
             shown["derivative"] = derivative(sides["forget"], sides["validation"], plan)
     with torch.no_grad():
         two = [log_odds_and_entropy(released(models["before"], parts[part])) for part in ("forget", "validation")]
-    fold = one_fold(*two, plan)
+    fold = one_fold(two, plan)
     shown["follower"] = {"fold": fold, "attack": attacked(*fold)}
     return shown
 
@@ -96,10 +96,11 @@ def markdown(found: dict[str, Any]) -> str:
 | with the cap | {capped} |
 | without | {free} |
 
-Largest difference between formula and central difference: {found["largest_difference"]:.0e} of the largest entry. Norm of
-the implicit term over the gradient's: {found["share_implicit"]:.2f}. The cap stops the game first at step
-{found["first_step_off"]} and lets it play in {found["steps_on"]} of {found["steps"]} steps. One run, one seed: intervals (DeLong, 95 %) are
-over rows, for this model only.
+Largest difference between formula and central difference: {found["largest_difference"]:.0e} of the largest entry.
+Norm of the implicit term over the gradient's: {found["share_implicit"]:.2f}. The cap stops the game first at step
+{found["first_step_off"]} and lets it play in {found["steps_on"]} of {found["steps"]} steps.
+
+One run, one seed: intervals (DeLong, 95 %) are over rows, for this model only.
 """
 
 

@@ -96,7 +96,7 @@ def play(plan: Plan, model: nn.Module, parts: dict[str, Rows], cap: ChanceCap | 
 
 
 def one_fold(sides: Sequence[Tensor], plan: Plan) -> tuple[Tensor, Tensor, Tensor]:
-    """Equally many rows of both sides, members first; their labels; a mask of the seven tenths that train the attack."""
+    """Equally many rows of both sides, members first; their labels; a mask of the seven tenths that train."""
     n = min(len(side) for side in sides)
     scores = torch.cat([side[:n] for side in sides]).detach().double()
     labels = torch.ones(2 * n, dtype=torch.int64)

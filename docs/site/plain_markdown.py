@@ -41,11 +41,16 @@ def _link(page: re.Match[str]) -> str:
 
 def sections_escaped(text: str) -> str:
     """As `escaped`, and inside the sections of Google's style, whose indented lines are text."""
-    lines, section = [], False
+    lines, section = [], ""
     for line in text.split("\n"):
-        if re.match(r"(Args|Attributes|Returns|Raises|Yields):$", line):
-            section = True
+        if heading := re.match(r"(Args|Attributes|Returns|Raises|Yields):$", line):
+            section = heading[1]
         elif line and not line.startswith(" "):
-            section = False
-        lines.append(_outside_code(line) if section and line.startswith("    ") else line)
+            section = ""
+        if section and line.startswith("    "):
+            line = _outside_code(line)
+            if section in ("Returns", "Yields"):
+                # the reader of docstrings would take what stands before a colon for a type
+                line = re.sub(r":(?=\s|$)", "&#58;", line)
+        lines.append(line)
     return escaped("\n".join(lines))

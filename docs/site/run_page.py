@@ -1,7 +1,8 @@
 """`python docs/site/run_page.py PAGE...`: run a page's Python from top to bottom and compare what it prints.
 
-All ```python blocks of a page share one namespace. A ```text block right after one shows what it prints, after a
-```bash block what its `amu-fast` commands print (others are not run); `--write` renews it. Words must be equal, numbers within two in the last digit shown: processors round differently.
+All ```python blocks of a page share one namespace. A ```text block right after one shows what it prints; after a
+```bash block it shows what its `amu-fast` commands print (others are not run). `--write` renews these. Words must be
+equal, numbers within two in the last digit shown: processors round differently.
 """
 
 from __future__ import annotations

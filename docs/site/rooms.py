@@ -98,7 +98,7 @@ class Module:
         doc: Docstring.
         public: Public names.
         imported: Name -> where it was imported from.
-        summaries: First lines of the docstrings of what is defined here.
+        summaries: First paragraphs of the docstrings of what is defined here, constants included.
     """
 
     name: str
@@ -125,8 +125,8 @@ def read(name: str) -> Module:
     if path is None:
         raise LookupError(f"there is no module {name} below {ROOT}")
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    public, imported, summaries, lazy = None, {}, {}, {}
-    for node in tree.body:
+    public, imported, summaries, lazy, constants = None, {}, {}, {}, {}
+    for node, after in zip(tree.body, [*tree.body[1:], None], strict=True):
         if isinstance(node, ast.ImportFrom) and node.module and not node.level:
             imported |= {a.asname or a.name: f"{node.module}.{a.name}" for a in node.names}
         elif isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_"):
@@ -137,8 +137,10 @@ def read(name: str) -> Module:
                 lazy = {key: f"{name}.{home}.{key}" for key, home in ast.literal_eval(node.value).items()}
             elif target == "__all__":
                 public = _listed(node.value, lazy)
+            elif isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
+                constants[target] = str(after.value.value).split("\n\n")[0].replace("\n", " ")
     names = tuple(summaries) if public is None else public
-    return Module(name, ast.get_docstring(tree) or "", names, imported | lazy, summaries)
+    return Module(name, ast.get_docstring(tree) or "", names, imported | lazy, constants | summaries)
 
 
 def _listed(value: ast.expr, lazy: dict[str, str]) -> tuple[str, ...]:
@@ -203,10 +205,12 @@ def _section(module: str) -> list[str]:
 
 
 def anchor(whole: str) -> str:
-    """Under which name the reference has it: the home's, which is how it is imported."""
-    if source(whole) is not None:
-        return whole
-    return f"{homes()[whole]}.{whole.rsplit('.', 1)[1]}"
+    """Under which name the reference has it: the home's, which is how it is imported.
+
+    Where a module has the name too, its own function's full name is unambiguous to a reader of sources.
+    """
+    public = f"{homes()[whole]}.{whole.rsplit('.', 1)[1]}"
+    return whole if source(whole) is not None or source(public) is not None else public
 
 
 def index() -> str:

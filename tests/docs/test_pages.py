@@ -47,7 +47,7 @@ def blobs():
 def quick_save(monkeypatch):
     """Results are saved without figures, which tests/test_readme.py draws."""
     whole = au.Result.save
-    monkeypatch.setattr(au.Result, "save", lambda self, folder, figures=False: whole(self, folder, figures=figures))
+    monkeypatch.setattr(au.Result, "save", lambda self, folder, figures=False: whole(self, folder, figures=False))
 
 
 def says_what_it_prints(page, scene=None):
@@ -181,8 +181,11 @@ def test_the_page_on_dangers_finds_the_patch(tmp_path):
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
     scene = {"forget": (stamped, labels[:100]), "validation": (clean[100:], labels[100:]), "model": model}
     scene |= {"unlearned": model, "test_inputs": clean[100:], "test_labels": labels[100:]}
-    (block,) = run_page.run(DOCS / "dangers.md", scene)
-    assert "DangerReport" in block.printed
+    printed = "".join(block.printed for block in run_page.run(DOCS / "dangers.md", scene))
+    assert "DangerReport" in printed
+    patch = torch.zeros(8, 8, dtype=torch.bool)
+    patch[:3, :3] = True
+    assert torch.equal(sys.modules["dangers_page"].found.pattern.mask[0], patch)
 
 
 @pytest.mark.slow

@@ -51,6 +51,7 @@ def test_every_name_is_documented_once_and_where_it_is_defined():
     assert len(directives) == len(set(directives)) == len(rooms.homes())
     assert rooms.anchor("amu_fast.audit.attacks.lira.Lira") == "amu_fast.audit.attacks.Lira"
     assert rooms.anchor("amu_fast.audit.auditor.Auditor") == "amu_fast.audit.Auditor"
+    assert rooms.anchor("amu_fast.certificate.verify.verify") == "amu_fast.certificate.verify.verify"
     for whole in rooms.homes():
         if rooms.source(whole) is None:
             module, name = whole.rsplit(".", 1)

@@ -182,7 +182,7 @@ def test_the_page_on_dangers_finds_the_patch(tmp_path):
     scene = {"forget": (stamped, labels[:100]), "validation": (clean[100:], labels[100:]), "model": model}
     scene |= {"unlearned": model, "test_inputs": clean[100:], "test_labels": labels[100:]}
     printed = "".join(block.printed for block in run_page.run(DOCS / "dangers.md", scene))
-    assert "DangerReport" in printed
+    assert printed.startswith("trigger\n  rows")
     patch = torch.zeros(8, 8, dtype=torch.bool)
     patch[:3, :3] = True
     assert torch.equal(sys.modules["dangers_page"].found.pattern.mask[0], patch)

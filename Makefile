@@ -20,7 +20,7 @@ SOURCES := $(wildcard csrc/*/*.* csrc/*/*/*.*)
 # What an editable installation must be repeated for; Python sources are read where they are.
 BUILD_INPUTS := pyproject.toml setup.py constraints.txt amu_fast/ops/schemas.py $(SOURCES)
 
-.PHONY: help demo test test-all lint kernels kernels-next table table-quick compare compare-quick language language-quick bench sanitize release-check clean
+.PHONY: help demo test test-all lint kernels kernels-next table table-quick compare compare-quick language language-quick bench docs sanitize release-check clean
 .DELETE_ON_ERROR:
 
 help:
@@ -33,6 +33,7 @@ help:
 	@echo "make compare      every method on three forget sets at four budgets, a day, resumable (compare-quick: 10 minutes)"
 	@echo "make language     the table of methods on small language models, up to 45 minutes, resumable (language-quick: 5)"
 	@echo "make bench        the benchmarks with every peer that installs, into $(BENCH): 20 minutes at most, alone"
+	@echo "make docs         the site with its API reference, into $(OUT)/site; it opens from the file system"
 	@echo "make sanitize     the C++ part and the emulated CUDA part under ASan and UBSan"
 	@echo "make release-check  a wheel of today's torch under torch $(OLD_TORCH), in an environment of its own (gigabytes)"
 	@echo "make clean        remove build products; $(VENV) and $(OUT) stay"
@@ -104,6 +105,12 @@ bench: $(VENV)/.installed-bench
 	@echo "==> benchmarks, records and figures in $(BENCH)"
 	$(BIN)/python -m amu_fast.bench cpu --out $(BENCH) $(ARGS)
 
+# MkDocs 1.6 is meant; its theme would print a notice on version 2.
+docs: $(VENV)/.installed-docs
+	@echo "==> the site, in $(OUT)/site"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict --site-dir "$(abspath $(OUT))/site" $(ARGS)
+	@echo "==> open $(OUT)/site/index.html"
+
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache
 	rm -f amu_fast/_C*.so amu_fast/_build_info.json $(VENV)/.installed-*
@@ -138,6 +145,12 @@ $(VENV)/.installed-compare: $(VENV)/.torch $(BUILD_INPUTS)
 	@echo "==> installing amu-fast for comparisons"
 	AMU_FAST_BUILD_EXT=$${AMU_FAST_BUILD_EXT:-auto} \
 	  $(PIP) install --quiet --no-build-isolation -c constraints.txt -e ".[compare,demo,report]"
+	@touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.torch $(BUILD_INPUTS)
+	@echo "==> installing what makes the site"
+	AMU_FAST_BUILD_EXT=$${AMU_FAST_BUILD_EXT:-auto} \
+	  $(PIP) install --quiet --no-build-isolation -c constraints.txt -e ".[docs]"
 	@touch $@
 
 $(VENV)/.installed-hf: $(VENV)/.torch $(BUILD_INPUTS)

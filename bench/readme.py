@@ -21,6 +21,8 @@ README = ROOT / "README.md"
 PERFORMANCE = ROOT / "docs" / "performance.md"
 LARGE = ROOT / "docs" / "large-models.md"
 AUDIT = ROOT / "docs" / "audit.md"
+START = ROOT / "docs" / "start.md"
+EXPLAINED = ROOT / "docs" / "game-explained.md"
 #: Operator A-G -> (family, start of its case's name): whose records docs/performance.md shows where.
 OPERATORS = {
     "A": ("P1", ""),
@@ -136,6 +138,11 @@ def of_record(name: str) -> str:
     return f"{text}\n\nMade on {origin['platform']}; {versions}; commit {origin['commit'][:12]}.\n"
 
 
+def demo() -> str:
+    """What `make demo` ends with."""
+    return (RESULTS / "demo" / "table.md").read_text().strip() + "\n"
+
+
 #: Document -> marker -> what stands between its begin and end.
 BLOCKS: dict[Path, dict[str, Callable[[], str]]] = {
     README: {"results": results, "performance": performance},
@@ -149,6 +156,8 @@ BLOCKS: dict[Path, dict[str, Callable[[], str]]] = {
         "ulira": lambda: of_record("ulira"),
         "deletions": lambda: of_record("deletions"),
     },
+    START: {"demo": demo},
+    EXPLAINED: {"pictures": lambda: of_record("pictures")},
 }
 
 
